@@ -13,7 +13,10 @@
 
 pub mod config;
 pub mod limits;
+pub mod series;
 pub mod units;
+pub mod window;
+pub mod wire;
 
 /// Message types generated from `proto/`.
 pub mod proto {

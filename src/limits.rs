@@ -8,3 +8,45 @@ pub const WRITE_DECODED_MAX_BYTES: usize = 32 << 20;
 pub const LABELS_PER_SERIES_MAX: usize = 256;
 /// Longest label name or value of a relevant series, bytes.
 pub const LABEL_MAX_BYTES: usize = 4096;
+
+/// Span of data time that windows of replica signals cover, ms. The reference controller looks at the
+/// maximum over one minute for saturation.
+pub const WINDOW_MS: i64 = 60_000;
+/// Most cells of one window: its memory bound, whatever the scrape interval.
+pub const WINDOW_CELLS_MAX: usize = 32;
+/// Samples closer together than this share a cell, ms. Windows are exact for scrape intervals from here
+/// up; below, a window's edge is this fuzzy.
+pub const CELL_MS: i64 = 2_000;
+const _: () = assert!(
+    WINDOW_MS / CELL_MS + 2 <= WINDOW_CELLS_MAX as i64,
+    "a window of one sample per cell, and the sample before it, must fit"
+);
+
+/// A replica is gone when the stream is this many of the replica's own scrape intervals ahead of it.
+pub const SILENCE_INTERVALS: i64 = 4;
+/// A replica is never called gone before the stream is this far ahead of it, ms: Prometheus's shards
+/// may run apart by their batch deadline (5 s by default).
+pub const SILENCE_MIN_MS: i64 = 15_000;
+/// Until its second sample tells a series' interval, it counts as live this long: Prometheus's own
+/// lookback, ms.
+pub const SILENCE_UNKNOWN_MS: i64 = 300_000;
+const _: () = assert!(SILENCE_MIN_MS < SILENCE_UNKNOWN_MS);
+
+/// A sample this far in the future of the engine's clock is refused, ms. Prometheus's own receiver uses
+/// the same bound.
+pub const FUTURE_MAX_MS: i64 = 600_000;
+
+/// Without a replica count from kube-state-metrics, the pods that report are counted; the first
+/// decision then waits this long after the first pod, ms, so that one early pod is not taken for all.
+pub const WARM_UP_MS: i64 = 30_000;
+/// A decided change that has not begun to show in the replica count after this long no longer blocks
+/// new decisions, ms. Longer than the slowest usual pod start (8 minutes).
+pub const TRANSITION_MAX_MS: i64 = 600_000;
+const _: () = assert!(WARM_UP_MS < TRANSITION_MAX_MS);
+
+/// Most live relevant series; further ones are refused with 503 until old ones have ended.
+pub const SERIES_MAX: usize = 1_000_000;
+/// A series without samples for this long is forgotten, ms.
+pub const SERIES_FORGET_MS: i64 = 600_000;
+/// Most remembered byte forms (label orders) of one series.
+pub const SERIES_ALIASES_MAX: u8 = 4;

@@ -1,0 +1,151 @@
+//! Window of a counter: its increase, across resets.
+
+use super::{Recorded, cell_of};
+use crate::limits::{WINDOW_CELLS_MAX, WINDOW_MS};
+use crate::units::TimeMs;
+use std::collections::VecDeque;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cell {
+    /// Time of the newest sample in the cell interval.
+    time: TimeMs,
+    /// Increase since the first sample ever seen, resets taken out.
+    total: f64,
+}
+
+/// Rolling window of a counter. Not-a-number values must be filtered out by the caller.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counter {
+    cells: VecDeque<Cell>,
+    /// Newest raw value, to see the next increase or reset.
+    raw: f64,
+}
+
+/// Increase of a counter over a span of data time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Increase {
+    /// How much the counter grew, in its own unit.
+    pub amount: f64,
+    /// Span between the first and the last sample used, ms.
+    pub span_ms: i64,
+}
+
+impl Counter {
+    /// Records a sample; a value below the previous one is a reset, after which it counted from 0.
+    /// Late samples say nothing that the newer total does not include.
+    pub fn record(&mut self, time: TimeMs, value: f64) -> Recorded {
+        let first_only = self.cells.len() == 1;
+        let Some(newest) = self.cells.back_mut() else {
+            self.raw = value;
+            self.cells.push_back(Cell { time, total: 0.0 });
+            return Recorded::New;
+        };
+        if time <= newest.time {
+            return Recorded::Late;
+        }
+        let grown = if value >= self.raw { value - self.raw } else { value };
+        self.raw = value;
+        let total = newest.total + grown;
+        // The very first cell keeps its first sample: it is the base of the first increase.
+        if !first_only && cell_of(time) == cell_of(newest.time) {
+            *newest = Cell { time, total };
+            return Recorded::New;
+        }
+        while self.cells.len() >= WINDOW_CELLS_MAX
+            || self.cells.get(1).is_some_and(|second| second.time <= time - WINDOW_MS)
+        {
+            self.cells.pop_front();
+        }
+        self.cells.push_back(Cell { time, total });
+        Recorded::New
+    }
+
+    /// Newest sample as (time, raw value).
+    pub fn last(&self) -> Option<(TimeMs, f64)> {
+        self.cells.back().map(|cell| (cell.time, self.raw))
+    }
+
+    /// Increase over the window that ends at `now`: from the newest sample at or before its start, or
+    /// the oldest one kept, to the newest one. Nothing is extrapolated.
+    pub fn increase(&self, now: TimeMs) -> Increase {
+        let (Some(base), Some(newest)) = (self.base(now - WINDOW_MS), self.cells.back()) else {
+            return Increase::default();
+        };
+        Increase { amount: newest.total - base.total, span_ms: newest.time.since(base.time) }
+    }
+
+    /// Time of the sample from which [`Self::increase`] counts.
+    pub fn base_time(&self, now: TimeMs) -> Option<TimeMs> {
+        self.base(now - WINDOW_MS).map(|cell| cell.time)
+    }
+
+    fn base(&self, start: TimeMs) -> Option<&Cell> {
+        let after = self.cells.partition_point(|cell| cell.time <= start);
+        self.cells.get(after.saturating_sub(1))
+    }
+
+    /// Time from which the increase over the window may be smaller without a new sample.
+    pub fn changes_at(&self, now: TimeMs) -> TimeMs {
+        let after = self.cells.partition_point(|cell| cell.time <= now - WINDOW_MS);
+        self.cells.get(after).map_or(TimeMs::MAX, |cell| cell.time + WINDOW_MS)
+    }
+
+    /// Samples as (time, increase since the first sample), oldest first, at cell resolution.
+    pub fn points(&self) -> impl Iterator<Item = (TimeMs, f64)> {
+        self.cells.iter().map(|cell| (cell.time, cell.total))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_reset_counts_from_zero() {
+        let mut counter = Counter::default();
+        for (time, value) in [(0, 100.0), (15_000, 130.0), (30_000, 5.0), (45_000, 12.0)] {
+            counter.record(TimeMs(time), value);
+        }
+        let increase = counter.increase(TimeMs(45_000));
+        assert_eq!(increase, Increase { amount: 42.0, span_ms: 45_000 });
+    }
+
+    #[test]
+    fn duplicates_and_late_samples_change_nothing() {
+        let mut counter = Counter::default();
+        for (time, value) in [(0, 1.0), (10_000, 5.0), (10_000, 5.0), (5_000, 3.0), (20_000, 9.0)] {
+            counter.record(TimeMs(time), value);
+        }
+        assert_eq!(counter.increase(TimeMs(20_000)).amount, 8.0);
+    }
+
+    proptest! {
+        /// Equal to summing the positive steps over all samples of the window.
+        #[test]
+        fn agrees_with_a_plain_sum(
+            steps in prop::collection::vec((2_000i64..20_000, 0.0f64..50.0, prop::bool::weighted(0.1)), 2..60),
+        ) {
+            let mut counter = Counter::default();
+            let (mut time, mut raw) = (0, 10.0);
+            counter.record(TimeMs(time), raw);
+            let mut all = vec![(time, 0.0)];
+            for (gap, step, reset) in steps {
+                time += gap;
+                raw = if reset { step / 2.0 } else { raw + step };
+                let grown = if reset && step / 2.0 < all_raw(&counter) { step / 2.0 } else { raw - all_raw(&counter) };
+                counter.record(TimeMs(time), raw);
+                all.push((time, grown));
+                let start = time - WINDOW_MS;
+                let base = all.iter().rposition(|(t, _)| *t <= start).unwrap_or(0);
+                let expected: f64 = all[base + 1..].iter().map(|(_, grown)| grown).sum();
+                prop_assert!((counter.increase(TimeMs(time)).amount - expected).abs() < 1e-6);
+                prop_assert!(counter.cells.len() <= WINDOW_CELLS_MAX);
+            }
+        }
+    }
+
+    fn all_raw(counter: &Counter) -> f64 {
+        counter.last().map_or(0.0, |(_, raw)| raw)
+    }
+}

@@ -1,0 +1,212 @@
+//! Window of a gauge: last value, maximum and average.
+
+use super::{Recorded, cell_of};
+use crate::limits::{WINDOW_CELLS_MAX, WINDOW_MS};
+use crate::units::TimeMs;
+use std::collections::VecDeque;
+
+/// Samples of one cell interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cell {
+    /// Time of the newest sample.
+    time: TimeMs,
+    /// Value of the newest sample.
+    last: f64,
+    max: f64,
+    sum: f64,
+    count: u32,
+}
+
+impl Cell {
+    fn new(time: TimeMs, value: f64) -> Self {
+        Cell { time, last: value, max: value, sum: value, count: 1 }
+    }
+}
+
+/// Rolling window of a gauge. Not-a-number values must be filtered out by the caller.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gauge {
+    /// In time order, at most one per cell interval.
+    cells: VecDeque<Cell>,
+}
+
+impl Gauge {
+    /// Records a sample. Late samples fill gaps and can raise a maximum, but never replace a newer value
+    /// and never count twice, so resending a request changes nothing.
+    pub fn record(&mut self, time: TimeMs, value: f64) -> Recorded {
+        match self.cells.back_mut() {
+            Some(cell) if time <= cell.time => {
+                self.record_late(time, value);
+                Recorded::Late
+            }
+            Some(cell) if cell_of(time) == cell_of(cell.time) => {
+                cell.time = time;
+                cell.last = value;
+                cell.max = cell.max.max(value);
+                cell.sum += value;
+                cell.count += 1;
+                Recorded::New
+            }
+            _ => {
+                // One sample from before the window stays: it was the value when the window began.
+                while self.cells.len() >= WINDOW_CELLS_MAX
+                    || self.cells.get(1).is_some_and(|second| second.time <= time - WINDOW_MS)
+                {
+                    self.cells.pop_front();
+                }
+                self.cells.push_back(Cell::new(time, value));
+                Recorded::New
+            }
+        }
+    }
+
+    fn record_late(&mut self, time: TimeMs, value: f64) {
+        let newest = self.cells.back().map_or(time, |cell| cell.time);
+        if time <= newest - WINDOW_MS {
+            return;
+        }
+        let at = self.cells.partition_point(|cell| cell_of(cell.time) < cell_of(time));
+        let room = self.cells.len() < WINDOW_CELLS_MAX;
+        match self.cells.get_mut(at) {
+            Some(cell) if cell_of(cell.time) == cell_of(time) => cell.max = cell.max.max(value),
+            _ if room => self.cells.insert(at, Cell::new(time, value)),
+            _ => {}
+        }
+    }
+
+    /// Newest sample.
+    pub fn last(&self) -> Option<(TimeMs, f64)> {
+        self.cells.back().map(|cell| (cell.time, cell.last))
+    }
+
+    /// Largest value in the window that ends at `now`, and the time from which it may be smaller
+    /// without a new sample. The newest sample always counts: silence is judged elsewhere.
+    pub fn max(&self, now: TimeMs) -> Option<(f64, TimeMs)> {
+        let newest = self.cells.len().checked_sub(1)?;
+        let mut best: Option<(f64, TimeMs)> = None;
+        for (index, cell) in self.cells.iter().enumerate() {
+            let expires = if index == newest { TimeMs::MAX } else { cell.time + WINDOW_MS };
+            if expires <= now {
+                continue;
+            }
+            // Of equal values the later one keeps the maximum up for longer.
+            if best.is_none_or(|(max, _)| cell.max >= max) {
+                best = Some((cell.max, expires));
+            }
+        }
+        best
+    }
+
+    /// Average of the samples in the window that ends at `now`; the newest sample always counts.
+    pub fn average(&self, now: TimeMs) -> Option<f64> {
+        let newest = self.cells.len().checked_sub(1)?;
+        let (mut sum, mut count) = (0.0, 0u32);
+        for (index, cell) in self.cells.iter().enumerate() {
+            if index == newest || cell.time > now - WINDOW_MS {
+                sum += cell.sum;
+                count += cell.count;
+            }
+        }
+        Some(sum / f64::from(count.max(1)))
+    }
+
+    /// Value that held at `time`: the newest sample not after it, else the oldest one kept.
+    pub fn value_at(&self, time: TimeMs) -> Option<f64> {
+        let after = self.cells.partition_point(|cell| cell.time <= time);
+        self.cells.get(after.saturating_sub(1)).map(|cell| cell.last)
+    }
+
+    /// Forgets everything: the series has ended.
+    pub fn clear(&mut self) {
+        self.cells.clear();
+    }
+
+    /// Samples as (time, value), oldest first, at cell resolution.
+    pub fn points(&self) -> impl Iterator<Item = (TimeMs, f64)> {
+        self.cells.iter().map(|cell| (cell.time, cell.last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_maximum_leaves_with_its_window_but_the_last_value_stays() {
+        let mut gauge = Gauge::default();
+        gauge.record(TimeMs(0), 9.0);
+        gauge.record(TimeMs(15_000), 1.0);
+        assert_eq!(gauge.max(TimeMs(59_999)), Some((9.0, TimeMs(60_000))));
+        assert_eq!(gauge.max(TimeMs(60_000)), Some((1.0, TimeMs::MAX)));
+        assert_eq!(gauge.max(TimeMs(600_000)), Some((1.0, TimeMs::MAX)));
+    }
+
+    #[test]
+    fn resending_the_same_samples_changes_nothing() {
+        let samples = [(0, 1.0), (5_000, 4.0), (10_000, 2.0)];
+        let mut once = Gauge::default();
+        for (time, value) in samples {
+            assert_eq!(once.record(TimeMs(time), value), Recorded::New);
+        }
+        let mut twice = once.clone();
+        for (time, value) in samples {
+            assert_eq!(twice.record(TimeMs(time), value), Recorded::Late);
+        }
+        assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn a_late_sample_fills_its_gap_and_can_raise_the_maximum() {
+        let mut gauge = Gauge::default();
+        gauge.record(TimeMs(0), 1.0);
+        gauge.record(TimeMs(20_000), 2.0);
+        gauge.record(TimeMs(10_000), 8.0);
+        assert_eq!(gauge.last(), Some((TimeMs(20_000), 2.0)));
+        assert_eq!(gauge.max(TimeMs(20_000)).unwrap().0, 8.0);
+        assert_eq!(gauge.value_at(TimeMs(12_000)), Some(8.0));
+    }
+
+    proptest! {
+        /// For samples at least a cell apart the window equals a plain scan over all samples.
+        #[test]
+        fn agrees_with_a_plain_scan(
+            gaps in prop::collection::vec(2_000i64..30_000, 1..80),
+            values in prop::collection::vec(0.0f64..100.0, 80),
+        ) {
+            let mut gauge = Gauge::default();
+            let mut all = Vec::new();
+            let mut time = 0;
+            for (gap, value) in gaps.iter().zip(&values) {
+                time += gap;
+                gauge.record(TimeMs(time), *value);
+                all.push((time, *value));
+                let within: Vec<f64> =
+                    all.iter().filter(|(t, _)| *t > time - WINDOW_MS).map(|(_, v)| *v).collect();
+                let max = within.iter().copied().fold(f64::MIN, f64::max);
+                let mean = within.iter().sum::<f64>() / within.len() as f64;
+                prop_assert_eq!(gauge.max(TimeMs(time)).unwrap().0, max);
+                prop_assert!((gauge.average(TimeMs(time)).unwrap() - mean).abs() < 1e-9);
+                prop_assert!(gauge.cells.len() <= WINDOW_CELLS_MAX);
+            }
+        }
+
+        /// Memory is bounded and the maximum never understated, whatever the interval and order.
+        #[test]
+        fn bounded_and_never_below_the_true_maximum(
+            samples in prop::collection::vec((0i64..200_000, 0.0f64..100.0), 1..400),
+        ) {
+            let mut gauge = Gauge::default();
+            let mut newest = i64::MIN;
+            let mut seen = Vec::new();
+            for (time, value) in samples {
+                newest = newest.max(time);
+                gauge.record(TimeMs(time), value);
+                seen.push((time, value));
+                prop_assert!(gauge.cells.len() <= WINDOW_CELLS_MAX);
+            }
+            let last_value = gauge.last().unwrap();
+            prop_assert_eq!(last_value.0, TimeMs(newest));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Bytes of a remote-write request to borrowed series.
+//!
+//! Input: the body of a `POST`. Output: iterators that borrow from the decompressed buffer. Nothing here
+//! knows what a series means; nothing is copied or allocated per series.
+
+pub mod proto;
+pub mod v1;
+
+use crate::limits::{WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
+
+/// Bits of Prometheus's staleness marker, a NaN that says "this series ended here".
+pub const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
+
+/// Whether a sample value is the staleness marker (an ordinary NaN is not).
+pub fn is_stale_marker(value: f64) -> bool {
+    value.to_bits() == STALE_MARKER_BITS
+}
+
+/// Why a request body could not be read. The whole request is refused; nothing of it was used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The compressed body exceeds its limit.
+    #[error("compressed body of {bytes} bytes exceeds the limit of {limit}; lower max_samples_per_send")]
+    CompressedTooLarge {
+        /// Size received so far or announced.
+        bytes: usize,
+        /// Limit in force.
+        limit: usize,
+    },
+    /// The body announces more decompressed bytes than allowed.
+    #[error("body decompresses to {bytes} bytes, over the limit of {limit}; lower max_samples_per_send")]
+    DecodedTooLarge {
+        /// Announced size.
+        bytes: usize,
+        /// Limit in force.
+        limit: usize,
+    },
+    /// The body is not a snappy block.
+    #[error("body is not a valid snappy block: {0}")]
+    Snappy(String),
+    /// The decompressed bytes are not a valid message.
+    #[error("invalid protobuf at byte {offset}: {what}")]
+    Proto {
+        /// Offset in the decompressed message.
+        offset: usize,
+        /// What was expected or found.
+        what: &'static str,
+    },
+}
+
+/// Decompresses a snappy block into `buffer`, which only ever grows, and returns the filled part.
+///
+/// Both sizes are checked before anything is allocated: the announced length is read from the block's
+/// header, so a decompression bomb costs nothing.
+pub fn decompress<'a>(body: &[u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], WireError> {
+    if body.len() > WRITE_COMPRESSED_MAX_BYTES {
+        return Err(WireError::CompressedTooLarge { bytes: body.len(), limit: WRITE_COMPRESSED_MAX_BYTES });
+    }
+    let snappy = |error: snap::Error| WireError::Snappy(error.to_string());
+    #[allow(clippy::disallowed_methods)] // the one place where the raw functions are wrapped by the caps
+    let bytes = snap::raw::decompress_len(body).map_err(snappy)?;
+    if bytes > WRITE_DECODED_MAX_BYTES {
+        return Err(WireError::DecodedTooLarge { bytes, limit: WRITE_DECODED_MAX_BYTES });
+    }
+    if buffer.len() < bytes {
+        buffer.resize(bytes, 0);
+    }
+    #[allow(clippy::disallowed_methods)]
+    let written = snap::raw::Decoder::new().decompress(body, buffer).map_err(snappy)?;
+    Ok(&buffer[..written])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decompression_bomb_is_refused_before_allocation() {
+        // A varint header that announces 4 GiB - 1, followed by nothing.
+        let bomb = [0xff, 0xff, 0xff, 0xff, 0x0f];
+        let mut buffer = Vec::new();
+        let error = decompress(&bomb, &mut buffer).unwrap_err();
+        assert!(matches!(error, WireError::DecodedTooLarge { .. }), "{error}");
+        assert_eq!(buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn truncated_and_corrupt_snappy_is_an_error() {
+        let body = snap::raw::Encoder::new().compress_vec(&[7u8; 1000]).unwrap();
+        let mut buffer = Vec::new();
+        assert_eq!(decompress(&body, &mut buffer).unwrap(), &[7u8; 1000]);
+        for cut in 0..body.len() {
+            assert!(decompress(&body[..cut], &mut buffer).is_err(), "cut at {cut}");
+        }
+        assert!(matches!(decompress(&[0xff; 40], &mut buffer), Err(WireError::Snappy(_))));
+    }
+
+    #[test]
+    fn an_ordinary_nan_is_not_a_staleness_marker() {
+        assert!(is_stale_marker(f64::from_bits(STALE_MARKER_BITS)));
+        assert!(!is_stale_marker(f64::NAN));
+        assert!(!is_stale_marker(f64::from_bits(0x7ff8_0000_0000_0001)));
+    }
+}
