@@ -58,6 +58,17 @@ pub enum TargetKind {
     LeaderWorkerSet,
 }
 
+impl TargetKind {
+    /// The Kubernetes kind.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TargetKind::Deployment => "Deployment",
+            TargetKind::StatefulSet => "StatefulSet",
+            TargetKind::LeaderWorkerSet => "LeaderWorkerSet",
+        }
+    }
+}
+
 /// The object whose replica count is scaled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScaleTarget {

@@ -13,8 +13,10 @@
 
 pub mod analyze;
 pub mod config;
+pub mod engine;
 pub mod limits;
 pub mod optimize;
+pub mod publish;
 pub mod series;
 pub mod units;
 pub mod window;

@@ -49,4 +49,4 @@ pub const SERIES_MAX: usize = 1_000_000;
 /// A series without samples for this long is forgotten, ms.
 pub const SERIES_FORGET_MS: i64 = 600_000;
 /// Most remembered byte forms (label orders) of one series.
-pub const SERIES_ALIASES_MAX: u8 = 4;
+pub const SERIES_ALIASES_MAX: usize = 4;

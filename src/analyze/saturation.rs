@@ -20,7 +20,7 @@
 use super::rule::Rule;
 use crate::config::SaturationConfig;
 
-mod targets;
+pub mod targets;
 
 pub use targets::{Cause, Target, VariantState, targets_into};
 

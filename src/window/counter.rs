@@ -19,6 +19,8 @@ pub struct Counter {
     cells: VecDeque<Cell>,
     /// Newest raw value, to see the next increase or reset.
     raw: f64,
+    /// Time of the newest sample that was larger than the one before.
+    grown_at: Option<TimeMs>,
 }
 
 /// Increase of a counter over a span of data time.
@@ -45,6 +47,9 @@ impl Counter {
         }
         let grown = if value >= self.raw { value - self.raw } else { value };
         self.raw = value;
+        if grown > 0.0 {
+            self.grown_at = Some(time);
+        }
         let total = newest.total + grown;
         // The very first cell keeps its first sample: it is the base of the first increase.
         if !first_only && cell_of(time) == cell_of(newest.time) {
@@ -60,6 +65,19 @@ impl Counter {
         Recorded::New
     }
 
+    /// Declares that the counter stood at zero at `time`, before its first sample: a label value that
+    /// appears on a counter that is already watched (a first abort, say) started from nothing.
+    pub fn start_at_zero(&mut self, time: TimeMs) {
+        if self.cells.is_empty() {
+            self.record(time, 0.0);
+        }
+    }
+
+    /// Time of the newest sample that showed growth.
+    pub fn grown_at(&self) -> Option<TimeMs> {
+        self.grown_at
+    }
+
     /// Newest sample as (time, raw value).
     pub fn last(&self) -> Option<(TimeMs, f64)> {
         self.cells.back().map(|cell| (cell.time, self.raw))
@@ -72,11 +90,6 @@ impl Counter {
             return Increase::default();
         };
         Increase { amount: newest.total - base.total, span_ms: newest.time.since(base.time) }
-    }
-
-    /// Time of the sample from which [`Self::increase`] counts.
-    pub fn base_time(&self, now: TimeMs) -> Option<TimeMs> {
-        self.base(now - WINDOW_MS).map(|cell| cell.time)
     }
 
     fn base(&self, start: TimeMs) -> Option<&Cell> {

@@ -79,22 +79,12 @@ impl Gauge {
         self.cells.back().map(|cell| (cell.time, cell.last))
     }
 
-    /// Largest value in the window that ends at `now`, and the time from which it may be smaller
-    /// without a new sample. The newest sample always counts: silence is judged elsewhere.
-    pub fn max(&self, now: TimeMs) -> Option<(f64, TimeMs)> {
+    /// Largest value in the window that ends at `now`. The newest sample always counts: silence is judged
+    /// elsewhere.
+    pub fn max(&self, now: TimeMs) -> Option<f64> {
         let newest = self.cells.len().checked_sub(1)?;
-        let mut best: Option<(f64, TimeMs)> = None;
-        for (index, cell) in self.cells.iter().enumerate() {
-            let expires = if index == newest { TimeMs::MAX } else { cell.time + WINDOW_MS };
-            if expires <= now {
-                continue;
-            }
-            // Of equal values the later one keeps the maximum up for longer.
-            if best.is_none_or(|(max, _)| cell.max >= max) {
-                best = Some((cell.max, expires));
-            }
-        }
-        best
+        let within = |(index, cell): &(usize, &Cell)| *index == newest || cell.time > now - WINDOW_MS;
+        self.cells.iter().enumerate().filter(within).map(|(_, cell)| cell.max).reduce(f64::max)
     }
 
     /// Average of the samples in the window that ends at `now`; the newest sample always counts.
@@ -114,6 +104,12 @@ impl Gauge {
     pub fn value_at(&self, time: TimeMs) -> Option<f64> {
         let after = self.cells.partition_point(|cell| cell.time <= time);
         self.cells.get(after.saturating_sub(1)).map(|cell| cell.last)
+    }
+
+    /// Time from which answers about the window may differ without a new sample.
+    pub fn changes_at(&self, now: TimeMs) -> TimeMs {
+        let after = self.cells.partition_point(|cell| cell.time <= now - WINDOW_MS);
+        self.cells.get(after).map_or(TimeMs::MAX, |cell| cell.time + WINDOW_MS)
     }
 
     /// Forgets everything: the series has ended.
@@ -137,9 +133,10 @@ mod tests {
         let mut gauge = Gauge::default();
         gauge.record(TimeMs(0), 9.0);
         gauge.record(TimeMs(15_000), 1.0);
-        assert_eq!(gauge.max(TimeMs(59_999)), Some((9.0, TimeMs(60_000))));
-        assert_eq!(gauge.max(TimeMs(60_000)), Some((1.0, TimeMs::MAX)));
-        assert_eq!(gauge.max(TimeMs(600_000)), Some((1.0, TimeMs::MAX)));
+        assert_eq!(gauge.max(TimeMs(59_999)), Some(9.0));
+        assert_eq!(gauge.changes_at(TimeMs(59_999)), TimeMs(60_000));
+        assert_eq!(gauge.max(TimeMs(60_000)), Some(1.0));
+        assert_eq!(gauge.max(TimeMs(600_000)), Some(1.0));
     }
 
     #[test]
@@ -163,7 +160,7 @@ mod tests {
         gauge.record(TimeMs(20_000), 2.0);
         gauge.record(TimeMs(10_000), 8.0);
         assert_eq!(gauge.last(), Some((TimeMs(20_000), 2.0)));
-        assert_eq!(gauge.max(TimeMs(20_000)).unwrap().0, 8.0);
+        assert_eq!(gauge.max(TimeMs(20_000)).unwrap(), 8.0);
         assert_eq!(gauge.value_at(TimeMs(12_000)), Some(8.0));
     }
 
@@ -185,7 +182,7 @@ mod tests {
                     all.iter().filter(|(t, _)| *t > time - WINDOW_MS).map(|(_, v)| *v).collect();
                 let max = within.iter().copied().fold(f64::MIN, f64::max);
                 let mean = within.iter().sum::<f64>() / within.len() as f64;
-                prop_assert_eq!(gauge.max(TimeMs(time)).unwrap().0, max);
+                prop_assert_eq!(gauge.max(TimeMs(time)).unwrap(), max);
                 prop_assert!((gauge.average(TimeMs(time)).unwrap() - mean).abs() < 1e-9);
                 prop_assert!(gauge.cells.len() <= WINDOW_CELLS_MAX);
             }

@@ -1,0 +1,357 @@
+//! The state machine at the centre: one owner mutates it with a closed set of events and gets a new board
+//! when something a reader can see has changed.
+//!
+//! # Calling order
+//! [`Engine::write_v1`], [`Engine::apply_snapshot`] and [`Engine::tick`] take an event and the clock's
+//! `now`; [`Engine::publish`] then recomputes what the events touched and returns the board if it
+//! changed. Several events may share one `publish`. `now` may jump; it is used only to bound sample times.
+//!
+//! # Time
+//! Decisions are functions of *stream time*, the newest accepted sample time (never ahead of `now`). When
+//! the stream stops, stream time stops: windows do not run empty and nobody is called gone, so silence
+//! never changes a decision. Readers judge the age of the input by the clock.
+//!
+//! # Invariants
+//! * A model is recomputed only when one of its inputs changed or its deadline (the earliest stream time
+//!   at which a window or a replica expires) has passed. `tests/engine.rs` holds that the result equals a
+//!   recomputation of everything, under random event orders.
+//! * Recomputing without a change changes nothing.
+
+mod decide;
+mod ingest;
+mod observe;
+mod store;
+mod topology;
+
+pub use ingest::{Rejection, WriteReport};
+pub use topology::{JoinWay, NoJoin};
+
+use crate::analyze::saturation::{ReplicaLoad, SaturationAnalysis, targets};
+use crate::config::{Problem, Snapshot, VariantKey};
+use crate::publish::{Board, Cause, Direction, Entry, Unmatched};
+use crate::series::classify::Unused;
+use crate::series::dialect::Dialects;
+use crate::units::TimeMs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use store::{Store, SubjectId};
+use topology::{ModelId, Topology};
+
+/// A decision that changed a desired count, for the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaling {
+    /// Variant concerned.
+    pub variant: VariantKey,
+    /// Desired count before.
+    pub from: u32,
+    /// Desired count now.
+    pub to: u32,
+    /// Replicas there are.
+    pub current: u32,
+    /// Direction of the change.
+    pub direction: Direction,
+    /// Why.
+    pub cause: Cause,
+    /// One sentence with the figures.
+    pub why: String,
+}
+
+/// Figures of the engine itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Live slots: relevant series and remembered unused ones.
+    pub series: usize,
+    /// Replicas known.
+    pub replicas: usize,
+    /// Variants configured.
+    pub variants: usize,
+    /// Models configured.
+    pub models: usize,
+    /// Models recomputed since the start.
+    pub recomputations: u64,
+}
+
+/// Reused memory of one model's recomputation.
+#[derive(Debug, Default)]
+struct Scratch {
+    loads: Vec<ReplicaLoad>,
+    analysis: SaturationAnalysis,
+    states: Vec<targets::VariantState>,
+    targets: Vec<targets::Target>,
+    counts: Vec<u32>,
+    observed: Vec<observe::Observed>,
+}
+
+/// The engine. See the module documentation for the rules of use.
+#[derive(Debug)]
+pub struct Engine {
+    dialects: Arc<Dialects>,
+    store: Store,
+    topology: Topology,
+    stream: TimeMs,
+    board: Arc<Board>,
+    /// Models to recompute, each once.
+    dirty: Vec<ModelId>,
+    /// Deadlines of models, by stream time.
+    deadlines: BTreeSet<(TimeMs, ModelId)>,
+    /// Replicas to join again: new ones and those whose owner became known.
+    unjoined: Vec<SubjectId>,
+    unused: BTreeMap<Unused, u64>,
+    unmatched_changed: bool,
+    scalings: Vec<Scaling>,
+    problems: Arc<[Problem]>,
+    configured: bool,
+    removed: Vec<VariantKey>,
+    recomputations: u64,
+    sweep_cursor: usize,
+    scratch: Scratch,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new(dialects: Arc<Dialects>) -> Self {
+        Engine {
+            dialects,
+            store: Store::default(),
+            topology: Topology::default(),
+            stream: TimeMs::MIN,
+            board: Arc::default(),
+            dirty: Vec::new(),
+            deadlines: BTreeSet::new(),
+            unjoined: Vec::new(),
+            unused: BTreeMap::new(),
+            unmatched_changed: false,
+            scalings: Vec::new(),
+            problems: Arc::from([]),
+            configured: false,
+            removed: Vec::new(),
+            recomputations: 0,
+            sweep_cursor: 0,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Takes over a configuration with the problems found in it. Only touched models are recomputed.
+    pub fn apply_snapshot(&mut self, snapshot: &Snapshot, problems: Arc<[Problem]>) {
+        let change = self.topology.apply(snapshot);
+        self.problems = problems;
+        self.configured = true;
+        self.removed.extend(change.removed);
+        if change.rejoin {
+            self.rejoin_all();
+        }
+        for model in change.touched {
+            self.touch(model);
+        }
+    }
+
+    /// Lets time pass: stream time cannot stay ahead of a clock that was set back.
+    pub fn tick(&mut self, now: TimeMs) {
+        if self.stream > now + crate::limits::FUTURE_MAX_MS {
+            self.stream = now;
+            self.touch_all();
+        }
+        self.sweep();
+    }
+
+    /// Recomputes what was touched or is due and returns the new board if a reader can see a change.
+    pub fn publish(&mut self) -> Option<Arc<Board>> {
+        self.join_pending();
+        while let Some(&(deadline, model)) = self.deadlines.first() {
+            if deadline > self.stream {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.touch(model);
+        }
+        let mut next: Option<Board> = None;
+        for key in std::mem::take(&mut self.removed) {
+            // A variant that was removed and came back within one publish is recomputed below.
+            if !self.topology.variant_ids.contains_key(&key) {
+                next.get_or_insert_with(|| Board::clone(&self.board)).entries.remove(&key);
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for model in dirty.drain(..) {
+            if self.topology.models.contains(model as usize) {
+                self.recompute(model, &mut next);
+            }
+        }
+        self.dirty = dirty;
+        self.publish_surroundings(&mut next);
+        let mut board = next?;
+        board.version += 1;
+        board.stream_time = (self.stream > TimeMs::MIN).then_some(self.stream);
+        self.board = Arc::new(board);
+        Some(self.board.clone())
+    }
+
+    /// Puts what is not an entry on the board: configuration problems and what matched nothing.
+    fn publish_surroundings(&mut self, next: &mut Option<Board>) {
+        let current = next.as_ref().unwrap_or(&self.board);
+        let first_sample = current.stream_time.is_none() && self.stream > TimeMs::MIN;
+        let problems = !Arc::ptr_eq(&current.problems, &self.problems) && current.problems != self.problems;
+        let unmatched = self.unmatched_changed.then(|| self.count_unmatched());
+        self.unmatched_changed = false;
+        let unmatched = unmatched.filter(|unmatched| *unmatched != *current.unmatched);
+        if current.configured == self.configured && !problems && unmatched.is_none() && !first_sample {
+            return;
+        }
+        let board = next.get_or_insert_with(|| Board::clone(&self.board));
+        board.configured = self.configured;
+        board.problems = self.problems.clone();
+        if let Some(unmatched) = unmatched {
+            board.unmatched = Arc::new(unmatched);
+        }
+    }
+
+    /// Current board.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Scaling decisions since the last call, for the log.
+    pub fn take_scalings(&mut self) -> Vec<Scaling> {
+        std::mem::take(&mut self.scalings)
+    }
+
+    /// Figures of the engine itself.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            series: self.store.slots.len(),
+            replicas: self.store.replicas.len(),
+            variants: self.topology.variants.len(),
+            models: self.topology.models.len(),
+            recomputations: self.recomputations,
+        }
+    }
+
+    /// Newest accepted sample time; the clock of `--clock samples`.
+    pub fn stream_time(&self) -> Option<TimeMs> {
+        (self.stream > TimeMs::MIN).then_some(self.stream)
+    }
+
+    /// Marks every model for recomputation: the from-scratch oracle of the tests.
+    pub fn touch_all(&mut self) {
+        let models: Vec<ModelId> = self.topology.models.iter().map(|(id, _)| id as ModelId).collect();
+        for model in models {
+            self.touch(model);
+        }
+    }
+
+    fn touch(&mut self, model: ModelId) {
+        if let Some(state) = self.topology.models.get_mut(model as usize)
+            && !state.dirty
+        {
+            state.dirty = true;
+            self.dirty.push(model);
+        }
+    }
+
+    /// Variants without pods say which models are seen beside them, so they depend on foreign pods.
+    fn touch_namespace(&mut self, namespace: &Arc<str>) {
+        for variant in self.topology.variants_of_namespace(namespace).to_vec() {
+            self.touch(self.topology.variants[variant as usize].model);
+        }
+    }
+
+    fn join_later(&mut self, id: SubjectId) {
+        let replica = &mut self.store.replicas[id as usize];
+        if !std::mem::replace(&mut replica.join_due, true) {
+            self.unjoined.push(id);
+        }
+    }
+
+    fn rejoin_all(&mut self) {
+        for (_, variant) in &mut self.topology.variants {
+            variant.replicas.clear();
+            variant.target = None;
+        }
+        for (_, model) in &mut self.topology.models {
+            model.schedulers.clear();
+        }
+        self.unjoined.clear();
+        for (id, replica) in &mut self.store.replicas {
+            replica.join = Err(NoJoin::NoVariantInNamespace);
+            replica.join_due = true;
+            self.unjoined.push(id as SubjectId);
+        }
+        for ((namespace, kind, name), &id) in &self.store.target_ids {
+            let variant = self.topology.variant_of_target(namespace, *kind, name);
+            self.store.targets[id as usize].variant = variant;
+            if let Some(variant) = variant {
+                self.topology.variants[variant as usize].target = Some(id);
+            }
+        }
+        for (id, scheduler) in &mut self.store.schedulers {
+            scheduler.model_id = self.topology.model_of_queue(&scheduler.namespace, &scheduler.model);
+            if let Some(model) = scheduler.model_id {
+                self.topology.models[model as usize].schedulers.push(id as SubjectId);
+            }
+        }
+    }
+
+    /// Joins the replicas that are new or whose owner became known.
+    fn join_pending(&mut self) {
+        for id in std::mem::take(&mut self.unjoined) {
+            let Some(replica) = self.store.replicas.get_mut(id as usize) else { continue };
+            replica.join_due = false;
+            let replica = &self.store.replicas[id as usize];
+            let join = self.topology.join(replica, &self.store);
+            let old = replica.join;
+            self.unmatched_changed |= old.is_err() || join.is_err();
+            let namespace = join.is_err().then(|| replica.namespace.clone());
+            if let Ok((variant, _)) = old
+                && let Some(variant) = self.topology.variants.get_mut(variant as usize)
+            {
+                variant.replicas.retain(|other| *other != id);
+                let model = variant.model;
+                self.touch(model);
+            }
+            if let Ok((variant, _)) = join {
+                let variant = &mut self.topology.variants[variant as usize];
+                if let Err(at) = variant.replicas.binary_search(&id) {
+                    variant.replicas.insert(at, id);
+                }
+                let model = variant.model;
+                self.touch(model);
+            }
+            self.store.replicas[id as usize].join = join;
+            if let Some(namespace) = namespace {
+                self.touch_namespace(&namespace);
+            }
+        }
+    }
+
+    fn count_unmatched(&self) -> Unmatched {
+        const EXAMPLES: usize = 10;
+        let mut unmatched = Unmatched::default();
+        let mut examples = BTreeSet::new();
+        for (_, replica) in &self.store.replicas {
+            let Err(reason) = replica.join else { continue };
+            *unmatched.replicas.entry(reason.as_str()).or_default() += 1;
+            let model = replica.model.as_deref().unwrap_or("?");
+            examples.insert(format!(
+                "{}/{} model={model}: {}",
+                replica.namespace,
+                replica.pod,
+                reason.as_str()
+            ));
+            if examples.len() > EXAMPLES {
+                examples.pop_last();
+            }
+        }
+        unmatched.examples = examples.into_iter().collect();
+        unmatched.series = self.unused.iter().map(|(why, count)| (why.as_str(), *count)).collect();
+        unmatched
+    }
+
+    fn set_entry(&self, next: &mut Option<Board>, entry: Entry) {
+        let entries = &next.as_ref().unwrap_or(&self.board).entries;
+        if entries.get(&entry.variant.key).is_some_and(|old| **old == entry) {
+            return;
+        }
+        let board = next.get_or_insert_with(|| Board::clone(&self.board));
+        board.entries.insert(entry.variant.key.clone(), Arc::new(entry));
+    }
+}

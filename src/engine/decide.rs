@@ -1,0 +1,374 @@
+//! Recomputes one model: observed load and replica state in, one decision per variant out.
+
+use super::observe::{Observed, observe, scheduler_queue};
+use super::topology::{ModelId, VariantId};
+use super::{Engine, Scaling};
+use crate::analyze::rule::Rule;
+use crate::analyze::saturation::{analyze_into, targets};
+use crate::config::SaturationConfig;
+use crate::limits::{TRANSITION_MAX_MS, WARM_UP_MS};
+use crate::optimize::enforcer::{Enforced, enforce};
+use crate::publish::{Board, Cause, CurrentFrom, Decision, Direction, Entry, Evidence, Fault, ScalingCount};
+use crate::units::TimeMs;
+use std::sync::Arc;
+
+/// Load below which a capacity per replica is not extrapolated from it.
+const UTILIZATION_MIN: f64 = 0.05;
+
+impl Engine {
+    /// Recomputes a model and puts its variants' entries on the board if they differ.
+    pub(super) fn recompute(&mut self, id: ModelId, next: &mut Option<Board>) {
+        self.recomputations += 1;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let old_deadline = self.topology.models[id as usize].deadline;
+        self.deadlines.remove(&(old_deadline, id));
+        self.topology.models[id as usize].dirty = false;
+
+        let variants = std::mem::take(&mut self.topology.models[id as usize].variants);
+        scratch.loads.clear();
+        scratch.observed.clear();
+        for (index, variant) in variants.iter().enumerate() {
+            let variant = &self.topology.variants[*variant as usize];
+            let observed = observe(&self.store, variant, index as u32, self.stream, &mut scratch.loads);
+            scratch.observed.push(observed);
+        }
+        let deadline = self.decide_model(id, &variants, &mut scratch, next);
+        let model = &mut self.topology.models[id as usize];
+        model.variants = variants;
+        model.deadline = deadline;
+        if deadline < TimeMs::MAX {
+            self.deadlines.insert((deadline, id));
+        }
+        self.scratch = scratch;
+    }
+
+    fn decide_model(
+        &mut self,
+        id: ModelId,
+        variants: &[VariantId],
+        scratch: &mut super::Scratch,
+        next: &mut Option<Board>,
+    ) -> TimeMs {
+        let config = self.topology.models[id as usize].config.clone();
+        let (queue, queue_active, queue_changes) =
+            scheduler_queue(&self.store, &self.topology.models[id as usize].schedulers, self.stream);
+        let mut deadline = queue_changes;
+        let requests = self.requests_seen(id, scratch, queue_active, &mut deadline);
+
+        let rule = Rule::Guarded;
+        analyze_into(&mut scratch.analysis, &config.saturation, rule, variants.len(), &scratch.loads);
+        self.variant_states(variants, scratch, &mut deadline);
+        targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
+
+        scratch.counts.clear();
+        scratch.counts.extend(scratch.targets.iter().map(|target| target.replicas));
+        let states = &scratch.states;
+        let enforced =
+            enforce(&mut scratch.counts, |index| Some(states[index].cost), &config.scale_to_zero, requests);
+        let woken = wake_from_zero(&mut scratch.counts, states, queue);
+
+        let evidence = Evidence {
+            avg_spare_kv: scratch.analysis.avg_spare_kv,
+            avg_spare_queue: scratch.analysis.avg_spare_queue,
+            saturated: scratch.analysis.saturated(),
+            reporting: scratch.analysis.total,
+            scale_down_safe: scratch.analysis.scale_down_safe,
+            scheduler_queue: queue,
+            thresholds: config.saturation.clone(),
+        };
+        for (index, variant) in variants.iter().enumerate() {
+            let mut observed = std::mem::replace(&mut scratch.observed[index], Observed::nothing());
+            deadline = deadline.min(observed.changes_at);
+            let state = scratch.states[index];
+            let (desired, cause) =
+                bounded(scratch.counts[index], plan_cause(index, scratch, enforced, woken), &state);
+            let proposal = Proposal { desired, cause, evidence: &evidence };
+            self.publish_variant(*variant, proposal, &mut observed, &mut deadline, next);
+        }
+        deadline
+    }
+
+    /// Number of requests within the retention period: some, none, or unknown because the model was
+    /// not watched all that time.
+    fn requests_seen(
+        &mut self,
+        id: ModelId,
+        scratch: &super::Scratch,
+        queue_active: Option<TimeMs>,
+        deadline: &mut TimeMs,
+    ) -> Option<f64> {
+        let stream = self.stream;
+        let model = &mut self.topology.models[id as usize];
+        let observed = &scratch.observed;
+        let active = observed.iter().filter_map(|o| o.active_at).max().max(queue_active);
+        model.last_active = model.last_active.max(active);
+        // Pods that exist but do not report may be serving requests that nobody counts.
+        let blind = observed.iter().any(|o| o.target.map_or(0, |(pods, _)| pods) > o.reporting);
+        let seen = observed.iter().any(|o| o.reporting > 0 || o.target.is_some());
+        if blind || !seen {
+            model.watched_since = None;
+        } else if model.watched_since.is_none() {
+            model.watched_since = Some(stream);
+        }
+        let retention_ms = model.config.scale_to_zero.retention_ms;
+        let ends = |since: TimeMs| since + retention_ms;
+        if let Some(active) = model.last_active
+            && ends(active) > stream
+        {
+            *deadline = (*deadline).min(ends(active));
+            return Some(1.0);
+        }
+        let watched = model.watched_since?;
+        if ends(watched) > stream {
+            *deadline = (*deadline).min(ends(watched));
+            return None;
+        }
+        Some(0.0)
+    }
+
+    /// Replica state of each variant as the target rule wants it.
+    fn variant_states(&self, variants: &[VariantId], scratch: &mut super::Scratch, deadline: &mut TimeMs) {
+        scratch.states.clear();
+        for (index, id) in variants.iter().enumerate() {
+            let variant = &self.topology.variants[*id as usize];
+            let observed = &scratch.observed[index];
+            let (pods, pending) = observed.target.unwrap_or((observed.reporting, 0));
+            let mut state = targets::VariantState {
+                current: pods,
+                desired: variant.decision.as_ref().map(|decision| decision.desired),
+                pending,
+                cost: variant.config.cost,
+                min: variant.config.min_replicas.unwrap_or(0),
+                max: variant.config.max_replicas.unwrap_or(u32::MAX),
+            };
+            let since = variant.decision.as_ref().and_then(|decision| decision.transition_since);
+            if let Some(since) = since {
+                let expires = since + TRANSITION_MAX_MS;
+                if expires <= self.stream {
+                    // Nothing has moved for long: decide on what there is instead of waiting for ever.
+                    state.desired = None;
+                    state.current = if observed.reporting > 0 { observed.reporting } else { pods };
+                } else {
+                    *deadline = (*deadline).min(expires);
+                }
+            }
+            // A reduction that was not carried out yet is withdrawn when more is needed.
+            if scratch.analysis.should_scale_up() && state.desired.is_some_and(|d| d < state.current) {
+                state.desired = Some(state.current);
+            }
+            scratch.states.push(state);
+        }
+    }
+
+    fn publish_variant(
+        &mut self,
+        id: VariantId,
+        proposal: Proposal<'_>,
+        observed: &mut Observed,
+        deadline: &mut TimeMs,
+        next: &mut Option<Board>,
+    ) {
+        let stream = self.stream;
+        let variant = &self.topology.variants[id as usize];
+        let previous = variant.decision.as_ref();
+        let (pods, pending) = observed.target.unwrap_or((observed.reporting, 0));
+        let ready = previous.is_some() || observed.target.is_some() || {
+            let settled = observed.first_seen.map(|first| first + WARM_UP_MS);
+            if let Some(settled) = settled.filter(|settled| *settled > stream) {
+                *deadline = (*deadline).min(settled);
+            }
+            observed.reporting > 0 && settled.is_some_and(|settled| settled <= stream)
+        };
+        note_faults(self, id, observed, pods, ready);
+        let decision = ready.then(|| settle(proposal, previous, observed, (pods, pending), stream));
+        if let Some(decision) = &decision {
+            self.note_scaling(id, decision);
+        }
+        finish_load(
+            observed,
+            &self.topology.models[self.topology.variants[id as usize].model as usize].config.saturation,
+        );
+        let variant = &mut self.topology.variants[id as usize];
+        variant.decision = decision.clone();
+        let entry = Entry {
+            variant: variant.config.clone(),
+            variant_id: variant.variant_id.clone(),
+            decision,
+            load: std::mem::take(&mut observed.load),
+            health: observed.health.clone(),
+            scalings: variant.scalings.clone(),
+        };
+        self.set_entry(next, entry);
+    }
+
+    /// Counts and reports a change of the desired count.
+    fn note_scaling(&mut self, id: VariantId, decision: &Decision) {
+        let variant = &mut self.topology.variants[id as usize];
+        let from = variant.decision.as_ref().map_or(decision.current, |old| old.desired);
+        if from == decision.desired {
+            return;
+        }
+        let direction = if decision.desired > from { Direction::Up } else { Direction::Down };
+        let cause = decision.cause;
+        match variant.scalings.iter_mut().find(|s| (s.direction, s.cause) == (direction, cause)) {
+            Some(scaling) => scaling.count += 1,
+            None => variant.scalings.push(ScalingCount { direction, cause, count: 1 }),
+        }
+        self.scalings.push(Scaling {
+            variant: variant.config.key.clone(),
+            from,
+            to: decision.desired,
+            current: decision.current,
+            direction,
+            cause,
+            why: decision.explain(),
+        });
+    }
+}
+
+/// What the plan wants for one variant, before it is put beside the previous decision.
+struct Proposal<'a> {
+    desired: u32,
+    cause: Cause,
+    evidence: &'a Evidence,
+}
+
+/// Turns a proposal into a decision that keeps its cause and dates while nothing changes.
+fn settle(
+    proposal: Proposal<'_>,
+    previous: Option<&Decision>,
+    observed: &Observed,
+    (current, pending): (u32, u32),
+    stream: TimeMs,
+) -> Decision {
+    let Proposal { desired, mut cause, evidence } = proposal;
+    let reporting = observed.reporting;
+    let same = previous.filter(|old| old.desired == desired);
+    if let Some(old) = same
+        && matches!(cause, Cause::Transition | Cause::HoldInput)
+        && desired != current
+        && changes_replicas(old.cause)
+    {
+        cause = old.cause; // still the same change, on its way
+    }
+    let waiting = desired != current || reporting != current;
+    let unmoved = same.filter(|old| (old.current, old.reporting) == (current, reporting));
+    Decision {
+        desired,
+        current,
+        pending,
+        reporting,
+        current_from: match observed.target {
+            Some(_) => CurrentFrom::TargetSeries,
+            None => CurrentFrom::ReportingPods,
+        },
+        cause,
+        previous: match (same, previous) {
+            (Some(old), _) => old.previous,
+            (None, Some(old)) => Some((old.desired, stream)),
+            (None, None) => None,
+        },
+        transition_since: waiting.then(|| unmoved.and_then(|old| old.transition_since).unwrap_or(stream)),
+        evidence: evidence.clone(),
+    }
+}
+
+/// Whether a cause asks for another number of replicas than there are.
+fn changes_replicas(cause: Cause) -> bool {
+    !matches!(cause, Cause::Steady | Cause::Transition | Cause::HoldInput | Cause::WaitingForPending)
+}
+
+/// At zero everywhere while the scheduler holds requests: the cheapest variant gets a replica.
+fn wake_from_zero(counts: &mut [u32], states: &[targets::VariantState], queue: Option<f64>) -> Option<usize> {
+    if queue.is_none_or(|queue| queue <= 0.0) || counts.iter().any(|count| *count > 0) {
+        return None;
+    }
+    let allowed = (0..counts.len()).filter(|index| states[*index].max > 0);
+    let cheapest = allowed.min_by(|a, b| states[*a].cost.total_cmp(&states[*b].cost))?;
+    counts[cheapest] = 1;
+    Some(cheapest)
+}
+
+/// Why the plan says what it says about variant `index`, bounds aside.
+fn plan_cause(index: usize, scratch: &super::Scratch, enforced: Enforced, woken: Option<usize>) -> Cause {
+    if woken == Some(index) {
+        return Cause::QueuedAtZero;
+    }
+    match enforced {
+        Enforced::ScaledToZero { .. } => return Cause::ScaleToZero,
+        Enforced::MinimumRestored { variant } if variant == index => return Cause::LastReplica,
+        _ => {}
+    }
+    match scratch.targets[index].cause {
+        targets::Cause::NoChange => Cause::Steady,
+        targets::Cause::InTransition => Cause::Transition,
+        targets::Cause::ScaleUp => scratch.analysis.scale_up.map_or(Cause::Steady, Cause::from),
+        targets::Cause::ScaleDown => Cause::SpareCapacity,
+        targets::Cause::WaitingForPending => Cause::WaitingForPending,
+        targets::Cause::AtMaximum => Cause::AtMaximum,
+        targets::Cause::NotCovered | targets::Cause::NoReplicas if scratch.states[index].current == 0 => {
+            Cause::Steady
+        }
+        targets::Cause::NotCovered | targets::Cause::NoReplicas => Cause::HoldInput,
+    }
+}
+
+fn bounded(count: u32, cause: Cause, state: &targets::VariantState) -> (u32, Cause) {
+    if count > state.max {
+        (state.max, Cause::MaxReplicas)
+    } else if count < state.min {
+        (state.min, Cause::MinReplicas)
+    } else {
+        (count, cause)
+    }
+}
+
+/// Adds the faults that need the replica state, and sorts them worst first.
+fn note_faults(engine: &Engine, id: VariantId, observed: &mut Observed, pods: u32, ready: bool) {
+    let variant = &engine.topology.variants[id as usize];
+    let faults = &mut observed.health.faults;
+    let silent = pods.saturating_sub(observed.reporting);
+    if variant.replicas.is_empty() && pods > 0 || observed.first_seen.is_none() && observed.target.is_none() {
+        faults.insert(0, Fault::NoSeries { models_seen: engine.models_seen(&variant.config.key.namespace) });
+    } else if observed.reporting == 0 && pods > 0 {
+        faults.insert(0, Fault::NoReplicaReports);
+    } else if silent > 0 {
+        faults.push(Fault::ReplicasSilent { missing: silent });
+    }
+    if !ready && observed.reporting > 0 {
+        faults.push(Fault::WarmingUp);
+    }
+}
+
+/// Utilization and capacity, relative to the thresholds of the saturation analyzer.
+fn finish_load(observed: &mut Observed, thresholds: &SaturationConfig) {
+    let load = &mut observed.load;
+    let replicas = f64::from(observed.reporting);
+    if replicas == 0.0 {
+        return;
+    }
+    let share = |value: Option<f64>, threshold: f64| value.filter(|_| threshold > 0.0).map(|v| v / threshold);
+    let kv = share(load.kv_usage_ratio, thresholds.kv_cache_threshold);
+    let queue = share(load.waiting.map(|waiting| waiting / replicas), thresholds.queue_length_threshold);
+    load.utilization_ratio = [kv, queue].into_iter().flatten().reduce(f64::max);
+    if let (Some(rate), Some(utilization)) = (load.arrival_rate_per_s, load.utilization_ratio)
+        && utilization > UTILIZATION_MIN
+    {
+        load.capacity_per_replica_per_s = Some(rate / replicas / utilization);
+    }
+}
+
+impl Engine {
+    /// Models that pods of a namespace serve without belonging to any variant.
+    fn models_seen(&self, namespace: &Arc<str>) -> Vec<Arc<str>> {
+        const SHOWN: usize = 5;
+        let unmatched = self.store.replicas.iter().filter(|(_, replica)| replica.join.is_err());
+        let models =
+            unmatched.filter(|(_, r)| r.namespace == *namespace).filter_map(|(_, r)| r.model.clone());
+        let mut models: Vec<Arc<str>> = models.collect();
+        models.sort_unstable();
+        models.dedup();
+        models.truncate(SHOWN);
+        models
+    }
+}

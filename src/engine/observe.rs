@@ -1,0 +1,320 @@
+//! From windows to the load of one variant: what its replicas report, and what is missing.
+
+use super::store::{Replica, Store, SubjectId, Window};
+use super::topology::VariantState;
+use crate::analyze::saturation::ReplicaLoad;
+use crate::publish::{Fault, Health, Load};
+use crate::series::Signal;
+use crate::units::TimeMs;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Number of signals, for tables by signal.
+const SIGNALS: usize = Signal::NodeAccelerators as usize + 1;
+
+/// One signal of one subject, its series combined.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// Rank of the series that count; `u8::MAX` when there is none.
+    rank: u8,
+    /// Gauge: newest value. Counter: increase over the window.
+    value: f64,
+    /// Gauge: maximum over the window.
+    max: f64,
+    /// Gauge: value when the window began.
+    at_start: f64,
+    /// Counter: span of the increase, ms.
+    span_ms: i64,
+}
+
+const NOTHING: Reading = Reading { rank: u8::MAX, value: 0.0, max: 0.0, at_start: 0.0, span_ms: 0 };
+
+/// All signals of one subject at one moment.
+struct Readings {
+    by_signal: [Reading; SIGNALS],
+    /// Stream time from which they may differ without a new sample.
+    changes_at: TimeMs,
+    /// Newest time at which a request was seen.
+    active_at: Option<TimeMs>,
+}
+
+impl Readings {
+    fn of(store: &Store, slots: &[u32], now: TimeMs) -> Self {
+        let mut readings =
+            Readings { by_signal: [NOTHING; SIGNALS], changes_at: TimeMs::MAX, active_at: None };
+        for id in slots {
+            let slot = &store.slots[*id as usize];
+            if slot.stale || slot.last == TimeMs::MIN {
+                continue;
+            }
+            let reading = match &slot.window {
+                Window::Gauge(gauge) => {
+                    let Some((time, value)) = gauge.last() else { continue };
+                    readings.changes_at = readings.changes_at.min(gauge.changes_at(now));
+                    if value > 0.0 && counts_requests(slot.signal) {
+                        readings.active_at = readings.active_at.max(Some(time));
+                    }
+                    let max = gauge.max(now).unwrap_or(value);
+                    let at_start = gauge.value_at(now - crate::limits::WINDOW_MS).unwrap_or(value);
+                    Reading { rank: slot.rank, value, max, at_start, span_ms: 0 }
+                }
+                Window::Counter(counter) => {
+                    readings.changes_at = readings.changes_at.min(counter.changes_at(now));
+                    if counts_requests(slot.signal) {
+                        readings.active_at = readings.active_at.max(counter.grown_at());
+                    }
+                    let increase = counter.increase(now);
+                    let (value, span_ms) = (increase.amount, increase.span_ms);
+                    Reading { rank: slot.rank, value, max: 0.0, at_start: 0.0, span_ms }
+                }
+                Window::Info => continue,
+            };
+            readings.by_signal[slot.signal as usize].combine(slot.signal, reading);
+        }
+        readings
+    }
+
+    fn get(&self, signal: Signal) -> Option<&Reading> {
+        Some(&self.by_signal[signal as usize]).filter(|reading| reading.rank < u8::MAX)
+    }
+
+    fn value(&self, signal: Signal) -> Option<f64> {
+        self.get(signal).map(|reading| reading.value)
+    }
+}
+
+impl Reading {
+    fn combine(&mut self, signal: Signal, other: Reading) {
+        if other.rank < self.rank {
+            *self = other;
+        } else if other.rank == self.rank {
+            let merge = |a: f64, b: f64| if signal.combines_to_max() { a.max(b) } else { a + b };
+            self.value = merge(self.value, other.value);
+            self.max = merge(self.max, other.max);
+            self.at_start = merge(self.at_start, other.at_start);
+            self.span_ms = self.span_ms.max(other.span_ms);
+        }
+    }
+}
+
+/// Whether growth or a positive value of the signal means that a request is or was there.
+fn counts_requests(signal: Signal) -> bool {
+    use Signal::*;
+    matches!(
+        signal,
+        RequestsWaiting
+            | RequestsRunning
+            | RequestsFinished
+            | PromptTokens
+            | GenerationTokens
+            | SchedulerQueueSize
+            | SchedulerQueueBytes
+    )
+}
+
+/// What is known of one variant.
+#[derive(Debug)]
+pub struct Observed {
+    /// Replicas whose load is known.
+    pub reporting: u32,
+    /// Earliest first sample of its replicas.
+    pub first_seen: Option<TimeMs>,
+    /// Replica counts of its target: (pods, pods not ready).
+    pub target: Option<(u32, u32)>,
+    /// Load over the window.
+    pub load: Load,
+    /// State of the inputs, as far as the variant alone tells.
+    pub health: Health,
+    /// Newest time at which a request was seen.
+    pub active_at: Option<TimeMs>,
+    /// Stream time from which this may differ without a new sample.
+    pub changes_at: TimeMs,
+}
+
+impl Observed {
+    /// What is known of a variant without any input.
+    pub fn nothing() -> Self {
+        Observed {
+            reporting: 0,
+            first_seen: None,
+            target: None,
+            load: Load::default(),
+            health: Health {
+                faults: Vec::new(),
+                newest_sample: None,
+                stale_after_ms: crate::limits::SILENCE_MIN_MS,
+                joins: BTreeMap::new(),
+            },
+            active_at: None,
+            changes_at: TimeMs::MAX,
+        }
+    }
+}
+
+/// Sums over the replicas of a variant.
+#[derive(Default)]
+struct Sums {
+    replicas: u32,
+    kv: (f64, u32),
+    waiting: Option<f64>,
+    running: Option<f64>,
+    finished: Option<f64>,
+    prompt: Option<f64>,
+    generation: Option<f64>,
+    arrivals_per_s: Option<f64>,
+    ttft: (f64, f64),
+    itl: (f64, f64),
+    missing: BTreeMap<Signal, u32>,
+}
+
+fn add(sum: &mut Option<f64>, value: Option<f64>) {
+    if let Some(value) = value {
+        *sum = Some(sum.unwrap_or(0.0) + value);
+    }
+}
+
+impl Sums {
+    fn add(&mut self, readings: &Readings) {
+        use Signal::*;
+        self.replicas += 1;
+        if let Some(kv) = readings.value(KvCacheUsage) {
+            self.kv = (self.kv.0 + kv, self.kv.1 + 1);
+        }
+        add(&mut self.waiting, readings.value(RequestsWaiting));
+        add(&mut self.running, readings.value(RequestsRunning));
+        add(&mut self.finished, readings.value(RequestsFinished));
+        add(&mut self.prompt, readings.value(PromptTokens));
+        add(&mut self.generation, readings.value(GenerationTokens));
+        add(&mut self.arrivals_per_s, arrival_rate_per_s(readings));
+        let pair = |sum, count| (readings.value(sum).unwrap_or(0.0), readings.value(count).unwrap_or(0.0));
+        let (ttft, itl) = (
+            pair(TimeToFirstTokenSum, TimeToFirstTokenCount),
+            pair(InterTokenLatencySum, InterTokenLatencyCount),
+        );
+        self.ttft = (self.ttft.0 + ttft.0, self.ttft.1 + ttft.1);
+        self.itl = (self.itl.0 + itl.0, self.itl.1 + itl.1);
+    }
+
+    fn load(&self) -> Load {
+        let per = |(sum, count): (f64, f64)| (count > 0.0).then(|| sum / count);
+        let finished = self.finished.unwrap_or(0.0);
+        Load {
+            arrival_rate_per_s: self.arrivals_per_s,
+            avg_prompt_tokens: self.prompt.and_then(|tokens| per((tokens, finished))),
+            avg_generation_tokens: self.generation.and_then(|tokens| per((tokens, finished))),
+            kv_usage_ratio: per((self.kv.0, f64::from(self.kv.1))),
+            waiting: self.waiting,
+            running: self.running,
+            ttft_ms: per(self.ttft),
+            itl_ms: per(self.itl),
+            capacity_per_replica_per_s: None,
+            utilization_ratio: None,
+        }
+    }
+}
+
+/// Arrivals = completions + change of (running + waiting): completions alone flatten under overload
+/// while the queue grows.
+fn arrival_rate_per_s(readings: &Readings) -> Option<f64> {
+    let finished = readings.get(Signal::RequestsFinished)?;
+    if finished.span_ms <= 0 {
+        return None;
+    }
+    let change = |signal| readings.get(signal).map_or(0.0, |gauge| gauge.value - gauge.at_start);
+    let arrivals = finished.value + change(Signal::RequestsRunning) + change(Signal::RequestsWaiting);
+    Some(arrivals.max(0.0) * 1000.0 / finished.span_ms as f64)
+}
+
+/// Reads one variant at stream time `now`; pushes the load of each reporting replica, with `index` as
+/// its variant.
+pub fn observe(
+    store: &Store,
+    variant: &VariantState,
+    index: u32,
+    now: TimeMs,
+    loads: &mut Vec<ReplicaLoad>,
+) -> Observed {
+    let mut sums = Sums::default();
+    let mut observed = Observed::nothing();
+    observed.target = variant.target.and_then(|id| target_counts(store, id));
+    observed.health.newest_sample = newest_of_target(store, variant.target);
+    let mut mismatch = None;
+    for id in &variant.replicas {
+        let replica = &store.replicas[*id as usize];
+        observed.first_seen =
+            Some(observed.first_seen.map_or(replica.first_seen, |seen| seen.min(replica.first_seen)));
+        observed.health.newest_sample = observed.health.newest_sample.max(Some(replica.last_seen));
+        if replica.gone_at() <= now {
+            continue;
+        }
+        observed.changes_at = observed.changes_at.min(replica.gone_at());
+        let readings = Readings::of(store, &replica.slots, now);
+        observed.changes_at = observed.changes_at.min(readings.changes_at);
+        observed.active_at = observed.active_at.max(readings.active_at);
+        if readings.by_signal.iter().all(|reading| reading.rank == u8::MAX) {
+            continue; // every series has ended: the pod is gone
+        }
+        note_replica(&mut observed, replica);
+        sums.add(&readings);
+        mismatch = mismatch.or_else(|| other_model(replica, &variant.config.model_id));
+        match (readings.get(Signal::KvCacheUsage), readings.get(Signal::RequestsWaiting)) {
+            (Some(kv), Some(waiting)) => {
+                observed.reporting += 1;
+                loads.push(ReplicaLoad { variant: index, kv_cache_usage: kv.max, queue_length: waiting.max });
+            }
+            (None, _) => *sums.missing.entry(Signal::KvCacheUsage).or_default() += 1,
+            (_, None) => *sums.missing.entry(Signal::RequestsWaiting).or_default() += 1,
+        }
+    }
+    observed.load = sums.load();
+    let missing = sums.missing.iter();
+    observed
+        .health
+        .faults
+        .extend(missing.map(|(&signal, &replicas)| Fault::MissingSignal { signal, replicas }));
+    observed.health.faults.extend(mismatch.map(|seen| Fault::ModelMismatch { seen }));
+    observed
+}
+
+fn note_replica(observed: &mut Observed, replica: &Replica) {
+    if let Ok((_, way)) = replica.join {
+        *observed.health.joins.entry(way.as_str()).or_default() += 1;
+    }
+    let silence = replica.interval.silence_ms();
+    observed.health.stale_after_ms = observed.health.stale_after_ms.max(silence);
+}
+
+fn other_model(replica: &Replica, configured: &Arc<str>) -> Option<Arc<str>> {
+    replica.model.clone().filter(|seen| seen != configured)
+}
+
+/// Pods of a target and how many of them are not ready, from kube-state-metrics. These series have no
+/// age limit of their own: an old count is better than none, and staleness markers end it.
+fn target_counts(store: &Store, id: SubjectId) -> Option<(u32, u32)> {
+    let readings = Readings::of(store, &store.targets[id as usize].slots, TimeMs::MIN);
+    let count = |signal| readings.value(signal).map(|value| value as u32);
+    let pods = count(Signal::TargetReplicasStatus).or(count(Signal::TargetReplicasSpec))?;
+    let ready = count(Signal::TargetReplicasReady).unwrap_or(pods);
+    Some((pods, pods.saturating_sub(ready)))
+}
+
+fn newest_of_target(store: &Store, target: Option<SubjectId>) -> Option<TimeMs> {
+    let slots = &store.targets.get(target? as usize)?.slots;
+    slots.iter().map(|id| store.slots[*id as usize].last).filter(|time| *time > TimeMs::MIN).max()
+}
+
+/// Requests that the scheduler holds back for a model, and when requests were last seen there.
+pub fn scheduler_queue(
+    store: &Store,
+    schedulers: &[SubjectId],
+    now: TimeMs,
+) -> (Option<f64>, Option<TimeMs>, TimeMs) {
+    let (mut size, mut active_at, mut changes_at) = (None, None, TimeMs::MAX);
+    for id in schedulers {
+        let readings = Readings::of(store, &store.schedulers[*id as usize].slots, now);
+        add(&mut size, readings.value(Signal::SchedulerQueueSize));
+        active_at = active_at.max(readings.active_at);
+        changes_at = changes_at.min(readings.changes_at);
+    }
+    (size, active_at, changes_at)
+}

@@ -1,0 +1,308 @@
+//! What the engine remembers of the stream: slots (one per relevant series), the replicas, scale targets,
+//! owners and scheduler queues that they describe, and the index from label bytes to slot.
+
+use crate::config::TargetKind;
+use crate::limits::SERIES_ALIASES_MAX;
+use crate::series::{Owner, Signal};
+use crate::units::TimeMs;
+use crate::window::{Counter, Gauge, Interval};
+use ahash::{AHashMap, RandomState};
+use slab::Slab;
+use std::sync::Arc;
+
+use super::topology::{Join, ModelId, VariantId};
+
+/// Index of a slot.
+pub type SlotId = u32;
+/// Index of a replica, target or scheduler queue in its slab.
+pub type SubjectId = u32;
+
+/// The thing a slot describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectRef {
+    /// A serving pod.
+    Replica(SubjectId),
+    /// A scale target.
+    Target(SubjectId),
+    /// Owner of a pod or ReplicaSet.
+    Owner(SubjectId),
+    /// The scheduler's queue of a model.
+    Scheduler(SubjectId),
+    /// A node's accelerators.
+    Node,
+    /// A series with a known name that does not count, remembered so that its labels are read once.
+    Unused,
+}
+
+/// Remembered samples of a series, by the kind of its signal.
+#[derive(Clone, Debug)]
+pub enum Window {
+    /// Window of a gauge.
+    Gauge(Gauge),
+    /// Window of a counter.
+    Counter(Counter),
+    /// Nothing but the labels matters.
+    Info,
+}
+
+/// One relevant series.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// What the series describes.
+    pub subject: SubjectRef,
+    /// What it says.
+    pub signal: Signal,
+    /// Preference among names of the same signal; 0 first.
+    pub rank: u8,
+    /// Byte forms (label orders) in the index, by hash.
+    aliases: Vec<u128>,
+    /// Ended by a staleness marker.
+    pub stale: bool,
+    /// Factor to the signal's unit.
+    pub scale: f64,
+    /// Newest sample or staleness marker.
+    pub last: TimeMs,
+    /// Remembered samples.
+    pub window: Window,
+    /// Hash of the sorted labels.
+    canonical: u128,
+}
+
+/// One serving pod, as its series show it.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Namespace of the pod.
+    pub namespace: Arc<str>,
+    /// Pod name.
+    pub pod: Arc<str>,
+    /// Model named by the series.
+    pub model: Option<Arc<str>>,
+    /// Variant named outright by a label.
+    pub variant_label: Option<Arc<str>>,
+    /// KV cache capacity, tokens.
+    pub kv_capacity_tokens: Option<f64>,
+    /// Its slots; a few dozen at most.
+    pub slots: Vec<SlotId>,
+    /// First sample ever.
+    pub first_seen: TimeMs,
+    /// Newest sample of any slot.
+    pub last_seen: TimeMs,
+    /// Scrape interval.
+    pub interval: Interval,
+    /// Variant it belongs to, and how that is known.
+    pub join: Join,
+    /// Waits to be joined (again).
+    pub join_due: bool,
+}
+
+impl Replica {
+    /// Stream time at which the replica counts as gone if it stays silent.
+    pub fn gone_at(&self) -> TimeMs {
+        self.last_seen + self.interval.silence_ms()
+    }
+}
+
+/// A scale target's replica counts.
+#[derive(Clone, Debug, Default)]
+pub struct TargetCounts {
+    /// Its slots.
+    pub slots: Vec<SlotId>,
+    /// Variant that scales it.
+    pub variant: Option<VariantId>,
+}
+
+/// Who owns a pod or a ReplicaSet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OwnedKey {
+    /// Namespace of the owned object.
+    pub namespace: Arc<str>,
+    /// Whether the owned object is a ReplicaSet; a pod otherwise.
+    pub is_replica_set: bool,
+    /// Name of the owned object.
+    pub name: Arc<str>,
+}
+
+/// Everything remembered of the stream.
+#[derive(Debug)]
+pub struct Store {
+    /// All slots.
+    pub slots: Slab<Slot>,
+    /// All replicas.
+    pub replicas: Slab<Replica>,
+    /// Replicas by (namespace, pod).
+    pub replica_ids: AHashMap<(Arc<str>, Arc<str>), SubjectId>,
+    /// Scale targets.
+    pub targets: Slab<TargetCounts>,
+    /// Targets by (namespace, kind, name).
+    pub target_ids: AHashMap<(Arc<str>, TargetKind, Arc<str>), SubjectId>,
+    /// Owned objects, by slot subject.
+    pub owned: Slab<OwnedKey>,
+    /// Owners of pods and ReplicaSets.
+    pub owners: AHashMap<OwnedKey, Owner>,
+    /// Scheduler queues.
+    pub schedulers: Slab<Scheduler>,
+    /// Scheduler queues by (namespace, model).
+    pub scheduler_ids: AHashMap<(Arc<str>, Arc<str>), SubjectId>,
+    by_bytes: AHashMap<u128, SlotId>,
+    by_canonical: AHashMap<u128, SlotId>,
+    hashers: [RandomState; 2],
+}
+
+/// The inference scheduler's queue for one model.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    /// Namespace of the scheduler; may be empty.
+    pub namespace: Arc<str>,
+    /// Model the queue holds requests for.
+    pub model: Arc<str>,
+    /// Its slots.
+    pub slots: Vec<SlotId>,
+    /// The configured model that this is.
+    pub model_id: Option<ModelId>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store {
+            slots: Slab::new(),
+            replicas: Slab::new(),
+            replica_ids: AHashMap::new(),
+            targets: Slab::new(),
+            target_ids: AHashMap::new(),
+            owned: Slab::new(),
+            owners: AHashMap::new(),
+            schedulers: Slab::new(),
+            scheduler_ids: AHashMap::new(),
+            by_bytes: AHashMap::new(),
+            by_canonical: AHashMap::new(),
+            hashers: [RandomState::new(), RandomState::new()],
+        }
+    }
+}
+
+impl Store {
+    /// Keyed 128-bit hash of label bytes. Two independent 64-bit hashes: the chance that two of a
+    /// million series meet is below 1e-26, and a peer cannot aim for it without the process's keys.
+    #[inline]
+    pub fn hash_bytes(&self, bytes: &[u8]) -> u128 {
+        let [a, b] = &self.hashers;
+        u128::from(a.hash_one(bytes)) << 64 | u128::from(b.hash_one(bytes))
+    }
+
+    /// The same over sorted label pairs.
+    pub fn hash_pairs(&self, pairs: &[(&str, &str)]) -> u128 {
+        let [a, b] = &self.hashers;
+        u128::from(a.hash_one(pairs)) << 64 | u128::from(b.hash_one(pairs))
+    }
+
+    /// Slot whose labels were last sent as exactly these bytes.
+    #[inline]
+    pub fn slot_by_bytes(&self, hash: u128) -> Option<SlotId> {
+        self.by_bytes.get(&hash).copied()
+    }
+
+    /// Slot with these labels in whatever order.
+    pub fn slot_by_canonical(&self, hash: u128) -> Option<SlotId> {
+        self.by_canonical.get(&hash).copied()
+    }
+
+    /// Remembers a byte form of a slot's labels, up to a bound.
+    pub fn add_alias(&mut self, hash: u128, id: SlotId) {
+        if let Some(slot) = self.slots.get_mut(id as usize)
+            && slot.aliases.len() < SERIES_ALIASES_MAX
+        {
+            slot.aliases.push(hash);
+            self.by_bytes.insert(hash, id);
+        }
+    }
+
+    /// Adds a slot and attaches it to its subject.
+    pub fn add_slot(&mut self, canonical: u128, slot: NewSlot) -> SlotId {
+        use crate::series::SignalKind;
+        let window = match slot.signal.kind() {
+            SignalKind::Gauge => Window::Gauge(Gauge::default()),
+            SignalKind::Counter => Window::Counter(Counter::default()),
+            SignalKind::Info => Window::Info,
+        };
+        let id = self.slots.insert(Slot {
+            subject: slot.subject,
+            signal: slot.signal,
+            rank: slot.rank,
+            aliases: Vec::new(),
+            stale: false,
+            scale: slot.scale,
+            last: TimeMs::MIN,
+            window,
+            canonical,
+        }) as SlotId;
+        self.by_canonical.insert(canonical, id);
+        if let Some(slots) = self.slots_of(slot.subject) {
+            slots.push(id);
+        }
+        id
+    }
+
+    fn slots_of(&mut self, subject: SubjectRef) -> Option<&mut Vec<SlotId>> {
+        match subject {
+            SubjectRef::Replica(id) => self.replicas.get_mut(id as usize).map(|r| &mut r.slots),
+            SubjectRef::Target(id) => self.targets.get_mut(id as usize).map(|t| &mut t.slots),
+            SubjectRef::Scheduler(id) => self.schedulers.get_mut(id as usize).map(|s| &mut s.slots),
+            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused => None,
+        }
+    }
+
+    /// Forgets a slot, and its subject when that was the subject's last one.
+    pub fn remove_slot(&mut self, id: SlotId) {
+        let Some(slot) = self.slots.try_remove(id as usize) else { return };
+        self.by_canonical.remove(&slot.canonical);
+        for hash in &slot.aliases {
+            self.by_bytes.remove(hash);
+        }
+        if let Some(slots) = self.slots_of(slot.subject) {
+            slots.retain(|other| *other != id);
+            if slots.is_empty() {
+                self.remove_subject(slot.subject);
+            }
+        } else if let SubjectRef::Owner(_) = slot.subject {
+            self.remove_subject(slot.subject);
+        }
+    }
+
+    fn remove_subject(&mut self, subject: SubjectRef) {
+        match subject {
+            SubjectRef::Replica(id) => {
+                if let Some(replica) = self.replicas.try_remove(id as usize) {
+                    self.replica_ids.remove(&(replica.namespace, replica.pod));
+                }
+            }
+            SubjectRef::Target(id) => {
+                self.targets.try_remove(id as usize);
+                self.target_ids.retain(|_, target| *target != id);
+            }
+            SubjectRef::Scheduler(id) => {
+                if let Some(scheduler) = self.schedulers.try_remove(id as usize) {
+                    self.scheduler_ids.remove(&(scheduler.namespace, scheduler.model));
+                }
+            }
+            SubjectRef::Owner(id) => {
+                if let Some(key) = self.owned.try_remove(id as usize) {
+                    self.owners.remove(&key);
+                }
+            }
+            SubjectRef::Node | SubjectRef::Unused => {}
+        }
+    }
+}
+
+/// What is needed to add a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSlot {
+    /// What the series describes.
+    pub subject: SubjectRef,
+    /// What it says.
+    pub signal: Signal,
+    /// Preference among names of the same signal.
+    pub rank: u8,
+    /// Factor to the signal's unit.
+    pub scale: f64,
+}

@@ -1,0 +1,155 @@
+//! Decisions as JSON, with inputs and reasons: what `/api/v1/variants` answers.
+
+use super::{Board, CurrentFrom, Decision, Entry, Load};
+use crate::config::{Kept, Problem};
+use crate::units::TimeMs;
+use serde_json::{Value, json};
+
+impl Decision {
+    /// One sentence that says why the desired count is what it is, with the figures.
+    pub fn explain(&self) -> String {
+        use super::Cause::*;
+        let e = &self.evidence;
+        let t = &e.thresholds;
+        let (kv, queue) = (e.avg_spare_kv, e.avg_spare_queue);
+        let low_kv = format!("average spare KV cache {kv:.3} is below {}", t.kv_spare_trigger);
+        let low_queue = format!("average spare queue {queue:.2} is below {}", t.queue_spare_trigger);
+        let saturated = format!("{} of {} replicas are saturated", e.saturated, e.reporting);
+        let counts = format!(
+            "desired {}, current {} ({} not ready), reporting {}",
+            self.desired, self.current, self.pending, self.reporting
+        );
+        match self.cause {
+            Steady => format!("load fits: spare KV cache {kv:.3}, spare queue {queue:.2}, {saturated}"),
+            KvSaturation => format!("one more replica: {low_kv}; {saturated}"),
+            QueueSaturation => format!("one more replica: {low_queue}; {saturated}"),
+            KvAndQueueSaturation => format!("one more replica: {low_kv} and {low_queue}; {saturated}"),
+            AllSaturated => format!("one more replica: {saturated}"),
+            SpareCapacity => {
+                format!("one replica fewer leaves headroom: spare KV cache {kv:.3}, spare queue {queue:.2}")
+            }
+            WaitingForPending => format!("more is wanted, but replicas are already starting: {counts}"),
+            AtMaximum => "more is wanted, but every variant of the model is at its maximum".into(),
+            MinReplicas => "the lower bound of the variant".into(),
+            MaxReplicas => "the upper bound of the variant; more is wanted".into(),
+            ScaleToZero => "no request within the retention period".into(),
+            LastReplica => "the cheapest variant keeps one replica".into(),
+            QueuedAtZero => {
+                format!("the scheduler holds {} requests and nothing runs", e.scheduler_queue.unwrap_or(0.0))
+            }
+            Transition => format!("an earlier change is under way: {counts}"),
+            HoldInput => format!("input is missing, so the last known count is held: {counts}"),
+        }
+    }
+}
+
+/// One entry as JSON.
+pub fn entry(entry: &Entry, now: TimeMs) -> Value {
+    let variant = &entry.variant;
+    let faults: Vec<Value> = entry
+        .health
+        .at(now)
+        .iter()
+        .map(|fault| json!({"reason": fault.as_str(), "message": fault.explain(variant)}))
+        .collect();
+    json!({
+        "namespace": &*variant.key.namespace,
+        "name": &*variant.key.name,
+        "variantId": &*entry.variant_id,
+        "modelId": &*variant.model_id,
+        "accelerator": &*variant.accelerator,
+        "cost": variant.cost,
+        "scaleTarget": {"kind": variant.target.kind.as_str(), "name": &*variant.target.name},
+        "minReplicas": variant.min_replicas,
+        "maxReplicas": variant.max_replicas,
+        "decision": entry.decision.as_ref().map(decision),
+        "load": load(&entry.load),
+        "input": {
+            "healthy": faults.is_empty(),
+            "faults": faults,
+            "newestSampleMs": entry.health.newest_sample.map(|time| time.0),
+            "ageSeconds": entry.health.age_ms(now).map(|ms| ms as f64 / 1000.0),
+            "joinedBy": &entry.health.joins,
+        },
+    })
+}
+
+fn decision(decision: &Decision) -> Value {
+    let e = &decision.evidence;
+    json!({
+        "desired": decision.desired,
+        "current": decision.current,
+        "ratio": decision.desired_ratio(),
+        "pending": decision.pending,
+        "reporting": decision.reporting,
+        "currentFrom": match decision.current_from {
+            CurrentFrom::TargetSeries => "kube-state-metrics",
+            CurrentFrom::ReportingPods => "reporting pods",
+        },
+        "reason": decision.cause.as_str(),
+        "message": decision.explain(),
+        "previous": decision.previous.map(|(replicas, at)| json!({"desired": replicas, "changedAtMs": at.0})),
+        "inTransitionSinceMs": decision.transition_since.map(|time| time.0),
+        "model": {
+            "avgSpareKvCache": e.avg_spare_kv,
+            "avgSpareQueue": e.avg_spare_queue,
+            "saturatedReplicas": e.saturated,
+            "reportingReplicas": e.reporting,
+            "scaleDownSafe": e.scale_down_safe,
+            "schedulerQueue": e.scheduler_queue,
+        },
+        "thresholds": {
+            "kvCacheThreshold": e.thresholds.kv_cache_threshold,
+            "queueLengthThreshold": e.thresholds.queue_length_threshold,
+            "kvSpareTrigger": e.thresholds.kv_spare_trigger,
+            "queueSpareTrigger": e.thresholds.queue_spare_trigger,
+        },
+    })
+}
+
+fn load(load: &Load) -> Value {
+    json!({
+        "arrivalRatePerSecond": load.arrival_rate_per_s,
+        "avgPromptTokens": load.avg_prompt_tokens,
+        "avgGenerationTokens": load.avg_generation_tokens,
+        "kvCacheUsage": load.kv_usage_ratio,
+        "waiting": load.waiting,
+        "running": load.running,
+        "ttftMs": load.ttft_ms,
+        "itlMs": load.itl_ms,
+        "capacityPerReplicaPerSecond": load.capacity_per_replica_per_s,
+        "utilization": load.utilization_ratio,
+    })
+}
+
+/// A configuration problem as JSON.
+pub fn problem(problem: &Problem) -> Value {
+    json!({
+        "origin": problem.origin,
+        "object": problem.object,
+        "field": problem.field,
+        "reason": problem.reason,
+        "fix": problem.fix,
+        "inForce": match problem.kept {
+            Kept::LastGood => "last good value",
+            Kept::Default => "default",
+            Kept::Nothing => "nothing",
+        },
+    })
+}
+
+/// The whole board as JSON.
+pub fn board(board: &Board, now: TimeMs) -> Value {
+    json!({
+        "version": board.version,
+        "streamTimeMs": board.stream_time.map(|time| time.0),
+        "notReady": board.not_ready(),
+        "variants": board.entries.values().map(|e| entry(e, now)).collect::<Vec<_>>(),
+        "problems": board.problems.iter().map(problem).collect::<Vec<_>>(),
+        "unmatched": {
+            "replicas": &board.unmatched.replicas,
+            "series": &board.unmatched.series,
+            "examples": &board.unmatched.examples,
+        },
+    })
+}
