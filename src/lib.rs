@@ -12,6 +12,7 @@
 //! sockets, files, environment or clock; `now` is an argument. `tests/tidy.rs` holds this.
 
 pub mod config;
+pub mod emulate;
 pub mod limits;
 pub mod units;
 
