@@ -75,6 +75,10 @@ pub struct Model {
     pub(super) namespace: String,
     pub(super) model_id: String,
     pub(super) variants: Vec<Variant>,
+    /// Name of the inference pool.
+    pub(super) pool: String,
+    /// Pod of the inference scheduler.
+    pub(super) scheduler_pod: String,
     /// Requests at the scheduler.
     pub(super) queue: VecDeque<Request>,
     slo: SloTargets,
@@ -116,6 +120,19 @@ pub struct VariantStatus {
     pub replica_hours: f64,
 }
 
+/// A pod by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodStatus {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name of its Deployment.
+    pub variant: String,
+    /// Name, unique in the fleet for all time.
+    pub name: String,
+    /// What it is doing.
+    pub phase: Phase,
+}
+
 /// A finished request and where it was served.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Served {
@@ -132,6 +149,8 @@ pub struct Fleet {
     now_us: i64,
     pub(super) models: Vec<Model>,
     pub(super) nodes: Vec<NodeSpec>,
+    /// Pod of kube-state-metrics.
+    pub(super) cluster_metrics_pod: String,
     namer: Namer,
     served: Vec<Served>,
 }
@@ -141,8 +160,9 @@ impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
         let now_us = to_us(spec.start);
         let mut namer = Namer::new(spec.seed);
+        let cluster_metrics_pod = namer.only_pod("kube-state-metrics");
         let models = spec.models.into_iter().map(|model| Model::new(model, &mut namer, now_us)).collect();
-        Fleet { now_us, models, nodes: spec.nodes, namer, served: Vec::new() }
+        Fleet { now_us, models, nodes: spec.nodes, cluster_metrics_pod, namer, served: Vec::new() }
     }
 
     /// The fleet's time.
@@ -197,6 +217,24 @@ impl Fleet {
         &self.models
     }
 
+    /// The pods that exist, in the order of the specification.
+    pub fn pods(&self) -> Vec<PodStatus> {
+        let status = |model: &Model, variant: &Variant, pod: &Pod| PodStatus {
+            namespace: model.namespace.clone(),
+            variant: variant.spec.name.clone(),
+            name: pod.name.clone(),
+            phase: pod.phase,
+        };
+        self.each_pod().map(|(model, variant, pod)| status(model, variant, pod)).collect()
+    }
+
+    pub(super) fn each_pod(&self) -> impl Iterator<Item = (&Model, &Variant, &Pod)> {
+        self.models.iter().flat_map(|model| {
+            let variants = model.variants.iter();
+            variants.flat_map(move |variant| variant.pods.iter().map(move |pod| (model, variant, pod)))
+        })
+    }
+
     /// Counts of every variant, in the order of the specification.
     pub fn variants(&self) -> Vec<VariantStatus> {
         let of_model = |model: &Model| -> Vec<VariantStatus> {
@@ -222,7 +260,10 @@ impl Model {
             })
             .collect();
         let mut load = spec.load;
+        let pool = pool_name(&spec.model_id);
         Model {
+            scheduler_pod: namer.only_pod(&format!("{pool}-epp")),
+            pool,
             namespace: spec.namespace,
             model_id: spec.model_id,
             variants,
@@ -360,8 +401,7 @@ impl Model {
         let count = |phase: Phase| variant.pods.iter().filter(|pod| pod.phase == phase).count() as u32;
         let ready = count(Phase::Ready);
         let replicas = || variant.pods.iter().filter_map(|pod| pod.replica.as_ref());
-        let usage: f64 =
-            variant.pods.iter().filter(|pod| pod.phase == Phase::Ready).map(Pod::kv_usage).sum();
+        let usage: f64 = variant.pods.iter().filter(|pod| pod.phase == Phase::Ready).map(Pod::kv_usage).sum();
         let living_us: i64 = variant.pods.iter().map(|pod| now_us - pod.created_us).sum();
         VariantStatus {
             namespace: self.namespace.clone(),
@@ -379,6 +419,18 @@ impl Model {
             replica_hours: us_to_ms(variant.past_us + living_us) / 3_600_000.0,
         }
     }
+}
+
+/// Name of the inference pool of a model: the model ID brought into the form of an object name.
+fn pool_name(model_id: &str) -> String {
+    let name: String = model_id
+        .rsplit('/')
+        .next()
+        .unwrap_or(model_id)
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    format!("{}-pool", name.trim_matches('-'))
 }
 
 impl Variant {

@@ -2,8 +2,8 @@
 
 /// Upper bounds of time to first token, s.
 pub const TTFT_BOUNDS_S: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
+    80.0, 160.0, 640.0, 2560.0,
 ];
 /// How many of [`TTFT_BOUNDS_S`] the v0 engine has.
 pub const TTFT_BOUNDS_V0: usize = 16;
@@ -15,13 +15,12 @@ pub const ITL_BOUNDS_S: &[f64] = &[
 pub const ITL_BOUNDS_V0: usize = 13;
 /// Upper bounds of queue time and end-to-end time, s.
 pub const REQUEST_BOUNDS_S: &[f64] = &[
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
-    1920.0, 7680.0,
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
+    960.0, 1920.0, 7680.0,
 ];
 /// Upper bounds of token counts per request; an engine has those up to its longest sequence.
-pub const TOKEN_BOUNDS: &[f64] = &[
-    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6,
-];
+pub const TOKEN_BOUNDS: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
 
 /// Counts per bucket plus sum. Counts here are per bucket; the exposition accumulates them.
 #[derive(Clone, Debug)]

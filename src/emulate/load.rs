@@ -85,7 +85,11 @@ impl Scenario {
             Scenario::Spike { factor, .. }
             | Scenario::Ramp { factor, .. }
             | Scenario::Diurnal { factor, .. } => {
-                if factor.is_finite() { factor.max(1.0) } else { 1.0 }
+                if factor.is_finite() {
+                    factor.max(1.0)
+                } else {
+                    1.0
+                }
             }
         }
     }
@@ -240,7 +244,8 @@ mod tests {
         let outside = all.len() as f64 - during;
         assert!((during / 32_000.0 - 1.0).abs() < 0.02, "{during} arrivals during the spike");
         assert!((outside / 16_000.0 - 1.0).abs() < 0.03, "{outside} arrivals outside the spike");
-        let mean = |f: fn(&Arrival) -> u32| all.iter().map(|a| f64::from(f(a))).sum::<f64>() / all.len() as f64;
+        let mean =
+            |f: fn(&Arrival) -> u32| all.iter().map(|a| f64::from(f(a))).sum::<f64>() / all.len() as f64;
         assert!((mean(|a| a.prompt_tokens) / 800.0 - 1.0).abs() < 0.03);
         assert!((mean(|a| a.output_tokens) / 200.0 - 1.0).abs() < 0.03);
         assert!((mean(|a| a.cached_tokens) / 200.0 - 1.0).abs() < 0.03);

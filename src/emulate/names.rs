@@ -33,17 +33,30 @@ impl Namer {
         self.unique(replica_set, 5)
     }
 
+    /// Name of the pod of a Deployment that has one for good.
+    pub(super) fn only_pod(&mut self, deployment: &str) -> String {
+        let replica_set = self.replica_set(deployment);
+        self.pod(&replica_set)
+    }
+
     /// A new pod address without port.
     pub(super) fn address(&mut self) -> String {
         let at = self.addresses;
         self.addresses += 1;
-        format!("10.{}.{}.{}", 128 + at / 64_000 % 100, at / ADDRESSES_PER_NET % 256, at % ADDRESSES_PER_NET + 2)
+        format!(
+            "10.{}.{}.{}",
+            128 + at / 64_000 % 100,
+            at / ADDRESSES_PER_NET % 256,
+            at % ADDRESSES_PER_NET + 2
+        )
     }
 
     fn unique(&mut self, prefix: &str, letters: usize) -> String {
         loop {
             let mut name = format!("{prefix}-");
-            name.extend((0..letters).map(|_| char::from(LETTERS[self.random.random_range(0..LETTERS.len())])));
+            name.extend(
+                (0..letters).map(|_| char::from(LETTERS[self.random.random_range(0..LETTERS.len())])),
+            );
             if self.taken.insert(name.clone()) {
                 return name;
             }

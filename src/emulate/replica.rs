@@ -228,8 +228,7 @@ impl Replica {
         self.step += 1;
         self.used_blocks += self.boundary_need(self.step);
         self.decode_kv_tokens += decode_seqs;
-        let mut batch =
-            Batch { decode_seqs, decode_kv_tokens: self.decode_kv_tokens, ..Batch::default() };
+        let mut batch = Batch { decode_seqs, decode_kv_tokens: self.decode_kv_tokens, ..Batch::default() };
         let preempted = !self.continue_prefill(&mut budget, &mut batch) || preempted;
         if !preempted {
             self.admit(&mut budget, &mut batch);
@@ -291,8 +290,7 @@ impl Replica {
             let Some(&slot) = self.waiting.front() else { break };
             let sequence = &self.slots[slot as usize];
             // A preempted sequence is recomputed whole: its blocks were given away.
-            let cached =
-                if sequence.admitted_before { 0 } else { u64::from(sequence.request.cached_tokens) };
+            let cached = if sequence.admitted_before { 0 } else { u64::from(sequence.request.cached_tokens) };
             let tokens = (sequence.prefill_tokens() - cached).min(*budget);
             let blocks = self.profile.blocks_of(cached + tokens);
             if blocks > self.free_blocks() {
