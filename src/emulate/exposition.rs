@@ -2,7 +2,8 @@
 //!
 //! Input: a [`Fleet`]. Output: metric [`Family`]s of each scrape [`Target`], rendered as Prometheus text
 //! here and as remote-write series by [`super::Collector`]. Both come from the same families, and those
-//! from one table per kind of target (`exposition/engine.rs`, `exposition/cluster.rs`), so they cannot differ.
+//! from one table per kind of target (`exposition/engine.rs`, `exposition/cluster.rs`), so they cannot
+//! differ.
 
 mod cluster;
 mod engine;

@@ -93,7 +93,7 @@ fn llama(options: &StandardOptions) -> ModelSpec {
         namespace: NAMESPACE.to_owned(),
         model_id: "meta-llama/Llama-3.1-8B-Instruct".to_owned(),
         slo: SloTargets { ttft_ms: 1000.0, itl_ms: 80.0, tps: 0.0 },
-        load: Box::new(PoissonLoad::new(options.start, 8.0, scenario, shape, options.seed.wrapping_add(1))),
+        load: Box::new(PoissonLoad::new(options.start, 6.0, scenario, shape, options.seed.wrapping_add(1))),
         variants: vec![
             variant("llama-8b-l40s", "L40S", 20.0, l40s_8b(), options),
             variant("llama-8b-h100", "H100", 75.0, h100_8b(), options),
@@ -114,7 +114,7 @@ fn qwen(options: &StandardOptions) -> ModelSpec {
         namespace: NAMESPACE.to_owned(),
         model_id: "Qwen/Qwen3-14B".to_owned(),
         slo: SloTargets { ttft_ms: 2000.0, itl_ms: 80.0, tps: 0.0 },
-        load: Box::new(PoissonLoad::new(options.start, 5.0, scenario, shape, options.seed.wrapping_add(2))),
+        load: Box::new(PoissonLoad::new(options.start, 4.0, scenario, shape, options.seed.wrapping_add(2))),
         variants: vec![variant("qwen-14b-h100", "H100", 75.0, h100_14b(), options)],
     }
 }
