@@ -13,6 +13,7 @@
 
 pub mod analyze;
 pub mod config;
+pub mod emulate;
 pub mod engine;
 pub mod limits;
 pub mod optimize;
