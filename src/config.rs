@@ -362,7 +362,10 @@ pub enum Kept {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.object)?;
+        write!(f, "{}", self.origin)?;
+        if self.object != self.origin {
+            write!(f, ": {}", self.object)?;
+        }
         if !self.field.is_empty() {
             write!(f, ": {}", self.field)?;
         }

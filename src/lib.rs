@@ -13,6 +13,7 @@
 
 pub mod config;
 pub mod limits;
+pub mod mirror;
 pub mod units;
 
 /// Message types generated from `proto/`.

@@ -26,3 +26,5 @@ pub const CONFIG_REPLICAS_MAX: u32 = 1_000_000;
 // One file fits in the folder, and a label value made of a string of ours fits in a series.
 const _: () = assert!(CONFIG_FILE_MAX_BYTES <= CONFIG_TOTAL_MAX_BYTES);
 const _: () = assert!(CONFIG_STRING_MAX_BYTES <= LABEL_MAX_BYTES);
+/// Most folders that are watched for configuration; more are found by the slow scan.
+pub const CONFIG_WATCHES_MAX: usize = 1000;

@@ -55,7 +55,9 @@ pub fn resolve(documents: &[Document], previous: &Resolved) -> Resolved {
     let found = collect(&documents, &previous.memory, &mut book);
     let snapshot = assemble::snapshot(&mut book, &found);
     let mut problems = std::mem::take(&mut book.problems);
-    problems.sort();
+    problems.sort_by(|left, right| {
+        origin_order(&left.origin).cmp(&origin_order(&right.origin)).then_with(|| left.cmp(right))
+    });
     problems.dedup();
     let remembered = found.iter().map(|object| {
         let before = previous.memory.objects.get(&object.id).filter(|(_, value)| **value == *object.body);

@@ -70,7 +70,11 @@ fn drafts(
             drafts.extend(variant_autoscaling(book, object));
         } else if is_scaler(object.id.kind) {
             match scaler(book, object) {
-                Scaler::Variant(draft) => drafts.push(*draft),
+                Scaler::Variant(draft) => {
+                    // They also hold for a VariantAutoscaling that claims the same target.
+                    bounds.push(Bounds::of(&draft.variant));
+                    drafts.push(*draft);
+                }
                 Scaler::Bounds(found) => bounds.push(found),
                 Scaler::Nothing => {}
             }

@@ -40,6 +40,18 @@ pub(super) struct Bounds {
     pub max: Option<u32>,
 }
 
+impl Bounds {
+    /// The bounds of a variant that a scaler declares.
+    pub fn of(variant: &Variant) -> Self {
+        Bounds {
+            namespace: variant.key.namespace.clone(),
+            target: variant.target.clone(),
+            min: variant.min_replicas,
+            max: variant.max_replicas,
+        }
+    }
+}
+
 const TOP: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
 const SPEC: &[&str] = &[
     "modelID",
