@@ -3,6 +3,10 @@
 //! Raw Kubernetes objects (`config/objects.rs`) are turned into a snapshot and a list of [`Problem`]s
 //! by `config/resolve.rs`. This module knows no files, no cluster and no serde.
 
+pub mod check;
+pub mod objects;
+pub mod resolve;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +19,8 @@ pub const DEFAULT_VARIANT_COST: f64 = 10.0;
 pub struct VariantKey {
     /// Kubernetes namespace.
     pub namespace: Arc<str>,
-    /// Name of the VariantAutoscaling, HPA or ScaledObject that declares the variant.
+    /// Name of the VariantAutoscaling that declares the variant; for an annotated HPA or ScaledObject the
+    /// name of its scale target.
     pub name: Arc<str>,
 }
 
@@ -222,6 +227,8 @@ pub struct SaturationConfig {
     pub analyzer_name: Arc<str>,
     /// Whether scale-ups are limited by the GPU inventory.
     pub enable_limiter: bool,
+    /// Weight of the model when accelerators are scarce; finite, >= 0.
+    pub priority: f64,
 }
 
 impl Default for SaturationConfig {
@@ -236,6 +243,7 @@ impl Default for SaturationConfig {
             scale_down_boundary: 0.70,
             analyzer_name: "".into(),
             enable_limiter: false,
+            priority: 1.0,
         }
     }
 }
@@ -277,6 +285,22 @@ pub struct QueueingConfig {
     pub targets: SloTargets,
 }
 
+impl QueueingConfig {
+    /// The reference's own factor: the iteration time may grow to three times that of an idle replica.
+    pub const SLO_MULTIPLIER: f64 = 3.0;
+}
+
+/// A service class with its targets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceClass {
+    /// Name of the class.
+    pub name: Arc<str>,
+    /// Priority, 1 (highest) to 100 (lowest).
+    pub priority: u32,
+    /// Targets by model ID.
+    pub targets: BTreeMap<Arc<str>, SloTargets>,
+}
+
 /// An accelerator type with its cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accelerator {
@@ -293,8 +317,15 @@ pub struct Accelerator {
 pub struct MainConfig {
     /// `WVA_LIMITED_MODE`: allocate within the cluster's inventory.
     pub limited_mode: bool,
-    /// `EXPERIMENTAL_HYBRID_OPTIMIZATION` as written (`on`, `off`, `model-only`); empty when absent.
+    /// `EXPERIMENTAL_HYBRID_OPTIMIZATION`: `on`, `off` or `model-only`; empty when absent.
     pub hybrid: Arc<str>,
+    /// `WVA_SCALE_TO_ZERO`: whether models may go to zero replicas when nothing else says so; already
+    /// part of every [`ModelConfig`].
+    pub scale_to_zero: bool,
+    /// `GLOBAL_OPT_INTERVAL`, ms: period of the reference's control loop.
+    pub optimization_interval_ms: Option<i64>,
+    /// `PROMETHEUS_BASE_URL`, if stated.
+    pub prometheus_base_url: Option<Arc<str>>,
 }
 
 /// One immutable, validated configuration.
@@ -306,6 +337,8 @@ pub struct Snapshot {
     pub models: BTreeMap<ModelKey, Arc<ModelConfig>>,
     /// Accelerators by name.
     pub accelerators: BTreeMap<Arc<str>, Accelerator>,
+    /// Service classes by key of their ConfigMap's data.
+    pub classes: BTreeMap<Arc<str>, ServiceClass>,
     /// Main configuration.
     pub main: MainConfig,
 }
@@ -340,7 +373,10 @@ pub enum Kept {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.object)?;
+        write!(f, "{}", self.origin)?;
+        if self.object != self.origin {
+            write!(f, ": {}", self.object)?;
+        }
         if !self.field.is_empty() {
             write!(f, ": {}", self.field)?;
         }

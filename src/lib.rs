@@ -16,6 +16,7 @@ pub mod config;
 pub mod emulate;
 pub mod engine;
 pub mod limits;
+pub mod mirror;
 pub mod optimize;
 pub mod publish;
 pub mod series;

@@ -50,3 +50,23 @@ pub const SERIES_MAX: usize = 1_000_000;
 pub const SERIES_FORGET_MS: i64 = 600_000;
 /// Most remembered byte forms (label orders) of one series.
 pub const SERIES_ALIASES_MAX: usize = 4;
+/// Largest configuration file that is read, bytes; a ConfigMap cannot be larger either.
+pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;
+/// Most configuration files that are read from the folder.
+pub const CONFIG_FILES_MAX: usize = 10_000;
+/// Most bytes of configuration that are read from the folder.
+pub const CONFIG_TOTAL_MAX_BYTES: u64 = 64 << 20;
+/// Most YAML documents in one file.
+pub const CONFIG_DOCUMENTS_PER_FILE_MAX: usize = 10_000;
+/// Most values (scalars, lists, mappings and keys) in one document, aliases expanded.
+pub const CONFIG_NODES_PER_DOCUMENT_MAX: usize = 1_000_000;
+/// Longest string that means something to us in an object, bytes.
+pub const CONFIG_STRING_MAX_BYTES: usize = 1024;
+/// Most replicas that a bound of a variant may state.
+pub const CONFIG_REPLICAS_MAX: u32 = 1_000_000;
+
+// One file fits in the folder, and a label value made of a string of ours fits in a series.
+const _: () = assert!(CONFIG_FILE_MAX_BYTES <= CONFIG_TOTAL_MAX_BYTES);
+const _: () = assert!(CONFIG_STRING_MAX_BYTES <= LABEL_MAX_BYTES);
+/// Most folders that are watched for configuration; more are found by the slow scan.
+pub const CONFIG_WATCHES_MAX: usize = 1000;

@@ -1,7 +1,7 @@
 //! Decisions as JSON, with inputs and reasons: what `/api/v1/variants` answers.
 
 use super::{Board, CurrentFrom, Decision, Entry, Load};
-use crate::config::{Kept, Problem};
+use crate::config::check::problem_json;
 use crate::units::TimeMs;
 use serde_json::{Value, json};
 
@@ -122,22 +122,6 @@ fn load(load: &Load) -> Value {
     })
 }
 
-/// A configuration problem as JSON.
-pub fn problem(problem: &Problem) -> Value {
-    json!({
-        "origin": problem.origin,
-        "object": problem.object,
-        "field": problem.field,
-        "reason": problem.reason,
-        "fix": problem.fix,
-        "inForce": match problem.kept {
-            Kept::LastGood => "last good value",
-            Kept::Default => "default",
-            Kept::Nothing => "nothing",
-        },
-    })
-}
-
 /// The whole board as JSON.
 pub fn board(board: &Board, now: TimeMs) -> Value {
     json!({
@@ -145,7 +129,7 @@ pub fn board(board: &Board, now: TimeMs) -> Value {
         "streamTimeMs": board.stream_time.map(|time| time.0),
         "notReady": board.not_ready(),
         "variants": board.entries.values().map(|e| entry(e, now)).collect::<Vec<_>>(),
-        "problems": board.problems.iter().map(problem).collect::<Vec<_>>(),
+        "problems": board.problems.iter().map(problem_json).collect::<Vec<_>>(),
         "unmatched": {
             "replicas": &board.unmatched.replicas,
             "series": &board.unmatched.series,

@@ -1,0 +1,220 @@
+//! Putting it together: objects to one snapshot.
+//!
+//! Input: all objects. Output: the snapshot; claims on one scale target are settled here, and costs and
+//! service classes are given to variants. Must not know documents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::classes::{accelerators, class_key, main_config, service_classes};
+use super::is_scaler;
+use super::read::Book;
+use super::tables::{Role, near_miss, role};
+use super::thresholds::{PerModel, Sources};
+use super::value::{show, truth};
+use super::variant::{Bounds, ClassRef, Draft, EXCLUDE, Scaler, is_excluded, scaler, variant_autoscaling};
+use crate::config::objects::{Kind, Object};
+use crate::config::{
+    DEFAULT_VARIANT_COST, Kept, ScaleTarget, ServiceClass, Snapshot, Variant, VariantKey, VariantSlo,
+    VariantSource,
+};
+
+/// Builds the snapshot of all objects, which come in order of kind, namespace and name.
+pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>]) -> Snapshot {
+    let closed = closed_namespaces(objects);
+    let (drafts, bounds) = drafts(book, objects, &closed);
+    let drafts = settle_claims(book, drafts);
+    let roles = roles(book, objects);
+    let of = |role: Role| roles.get(&role).cloned().unwrap_or_default();
+    let used: BTreeSet<Arc<str>> = drafts.iter().map(|draft| draft.variant.key.namespace.clone()).collect();
+    let sources = Sources {
+        saturation: of(Role::Saturation),
+        scale_to_zero: of(Role::ScaleToZero),
+        queueing: of(Role::Queueing),
+    };
+    let per_model = PerModel::read(book, &sources, |namespace| used.contains(namespace));
+    let mut snapshot = Snapshot {
+        accelerators: accelerators(book, &of(Role::AcceleratorCosts)),
+        classes: service_classes(book, &of(Role::ServiceClasses)),
+        main: main_config(book, &of(Role::Main)),
+        ..Snapshot::default()
+    };
+    for draft in drafts {
+        let variant = finish(book, draft, &snapshot, &bounds);
+        let model = variant.model();
+        let zero = snapshot.main.scale_to_zero;
+        snapshot.models.entry(model).or_insert_with_key(|model| Arc::new(per_model.of(model, zero)));
+        snapshot.variants.insert(variant.key.clone(), Arc::new(variant));
+    }
+    snapshot
+}
+
+/// Namespaces that are marked to be left alone.
+fn closed_namespaces(objects: &[Object<'_>]) -> BTreeSet<Arc<str>> {
+    let namespaces = objects.iter().filter(|object| object.id.kind == Kind::Namespace && is_excluded(object));
+    namespaces.map(|object| object.id.name.clone()).collect()
+}
+
+fn drafts(
+    book: &mut Book<'_>,
+    objects: &[Object<'_>],
+    closed: &BTreeSet<Arc<str>>,
+) -> (Vec<Draft>, Vec<Bounds>) {
+    let (mut drafts, mut bounds) = (Vec::new(), Vec::new());
+    for object in objects.iter().filter(|object| !closed.contains(&object.id.namespace)) {
+        note_bad_mark(book, object);
+        if is_excluded(object) {
+            continue;
+        }
+        if object.id.kind == Kind::VariantAutoscaling {
+            drafts.extend(variant_autoscaling(book, object));
+        } else if is_scaler(object.id.kind) {
+            match scaler(book, object) {
+                Scaler::Variant(draft) => {
+                    // They also hold for a VariantAutoscaling that claims the same target.
+                    bounds.push(Bounds::of(&draft.variant));
+                    drafts.push(*draft);
+                }
+                Scaler::Bounds(found) => bounds.push(found),
+                Scaler::Nothing => {}
+            }
+        }
+    }
+    (drafts, bounds)
+}
+
+/// A mark to leave an object alone that says neither yes nor no is a problem; the object counts.
+fn note_bad_mark(book: &mut Book<'_>, object: &Object<'_>) {
+    if object.id.kind == Kind::VariantAutoscaling
+        && let Some(Err(reason)) = object.mark(EXCLUDE).map(|mark| truth(&mark.into()))
+    {
+        let mut scope = book.at(&object.origin, object.id.to_string());
+        scope.problem(
+            &format!("metadata.annotations.{EXCLUDE}"),
+            reason,
+            "write \"true\" or \"false\"",
+            Kept::Nothing,
+        );
+    }
+}
+
+/// Each scale target, and each variant name, belongs to one object: a VariantAutoscaling before an
+/// annotated scaler, and of equals the one with the smaller namespace and name.
+fn settle_claims(book: &mut Book<'_>, mut drafts: Vec<Draft>) -> Vec<Draft> {
+    drafts.sort_by_cached_key(|draft| {
+        let by_annotation = draft.variant.source != VariantSource::VariantAutoscaling;
+        (by_annotation, draft.object.namespace.clone(), draft.object.name.clone(), draft.object.kind)
+    });
+    let mut targets: BTreeMap<(Arc<str>, ScaleTarget), String> = BTreeMap::new();
+    let mut keys: BTreeMap<VariantKey, String> = BTreeMap::new();
+    drafts.retain(|draft| {
+        let key = &draft.variant.key;
+        let target = (key.namespace.clone(), draft.variant.target.clone());
+        let holder = targets.get(&target).map(|holder| (holder, "scale target", &target.1.name));
+        let holder = holder.or_else(|| keys.get(key).map(|holder| (holder, "variant name", &key.name)));
+        if let Some((holder, what, name)) = holder {
+            let reason = format!("{what} {} is claimed by {holder} already", show(&(&**name).into()));
+            let fix = "leave it to one object: delete the other, or let it name another target";
+            book.at(&draft.origin, draft.object.to_string()).problem(
+                "spec.scaleTargetRef",
+                reason,
+                fix,
+                Kept::Nothing,
+            );
+            return false;
+        }
+        let claim = format!("{} ({})", draft.object, draft.origin);
+        targets.insert(target, claim.clone());
+        keys.insert(key.clone(), claim);
+        true
+    });
+    drafts
+}
+
+/// ConfigMaps by role. One without a role whose name nearly has one is a problem.
+fn roles<'o, 'v>(book: &mut Book<'_>, objects: &'o [Object<'v>]) -> BTreeMap<Role, Vec<&'o Object<'v>>> {
+    let mut roles: BTreeMap<Role, Vec<&Object<'_>>> = BTreeMap::new();
+    for object in objects.iter().filter(|object| object.id.kind == Kind::ConfigMap) {
+        match (role(object), near_miss(&object.id.name)) {
+            (Some(role), _) => roles.entry(role).or_default().push(object),
+            (None, Some(near)) => {
+                let reason = format!("the ConfigMap {} is not used", show(&(&*object.id.name).into()));
+                let fix = format!("did you mean `{near}`?");
+                book.at(&object.origin, object.id.to_string()).problem(
+                    "metadata.name",
+                    reason,
+                    fix,
+                    Kept::Nothing,
+                );
+            }
+            (None, None) => {}
+        }
+    }
+    roles
+}
+
+/// Gives a variant what other objects say about it.
+fn finish(book: &mut Book<'_>, draft: Draft, snapshot: &Snapshot, bounds: &[Bounds]) -> Variant {
+    let slo = slo(book, &draft, &snapshot.classes);
+    let mut variant = draft.variant;
+    variant.slo = slo;
+    let listed = snapshot.accelerators.get(&variant.accelerator);
+    let listed = listed.map(|accelerator| accelerator.cost * f64::from(variant.acc_count));
+    variant.cost =
+        draft.stated_cost.or(listed.filter(|cost| cost.is_finite())).unwrap_or(DEFAULT_VARIANT_COST);
+    let foreign = bounds
+        .iter()
+        .filter(|bounds| bounds.namespace == variant.key.namespace && bounds.target == variant.target);
+    for bounds in foreign {
+        let min = variant.min_replicas.or(bounds.min);
+        let max = variant.max_replicas.or(bounds.max);
+        if min.zip(max).is_none_or(|(min, max)| min <= max) {
+            (variant.min_replicas, variant.max_replicas) = (min, max);
+        }
+    }
+    variant
+}
+
+/// The class that the variant names, if it lists the model, else the most important one that does.
+fn slo(book: &mut Book<'_>, draft: &Draft, classes: &BTreeMap<Arc<str>, ServiceClass>) -> Option<VariantSlo> {
+    let model = &*draft.variant.model_id;
+    let listing = || classes.iter().filter(|(_, class)| class.targets.contains_key(model));
+    let of = |class: &ServiceClass| VariantSlo {
+        class: class.name.clone(),
+        priority: class.priority,
+        targets: class.targets[model],
+    };
+    let most_important = listing().min_by_key(|(key, class)| (class.priority, *key)).map(|(_, class)| class);
+    let Some(reference) = &draft.class_ref else { return most_important.map(of) };
+    if let Some((_, class)) = listing().find(|(key, class)| is_meant(reference, key, class)) {
+        return Some(of(class));
+    }
+    let named = classes.iter().find(|(key, class)| is_meant(reference, key, class));
+    let key = show(&reference.key.as_str().into());
+    let reason = match named {
+        Some(_) => format!("the service class {key} does not list the model {}", show(&model.into())),
+        None => format!("there is no service class {key}{}", within(&reference.name)),
+    };
+    let fix = match most_important {
+        Some(class) => format!(
+            "add the model to that class, or name one that lists it; {} applies until then",
+            class.name
+        ),
+        None => {
+            "add the class with this model to service-classes-config; without it there are no targets".into()
+        }
+    };
+    let kept = if most_important.is_some() { Kept::Default } else { Kept::Nothing };
+    book.at(&draft.origin, draft.object.to_string()).problem("spec.sloClassRef.key", reason, fix, kept);
+    most_important.map(of)
+}
+
+fn within(config_map: &str) -> String {
+    if config_map.is_empty() { String::new() } else { format!(" in {}", show(&config_map.into())) }
+}
+
+fn is_meant(reference: &ClassRef, key: &str, class: &ServiceClass) -> bool {
+    reference.key == key
+        || class_key(&reference.key) == class_key(key)
+        || reference.key.eq_ignore_ascii_case(&class.name)
+}
