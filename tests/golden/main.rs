@@ -5,6 +5,8 @@
 
 mod enforcer;
 mod field;
+mod limiter;
+mod optimizer;
 mod report;
 mod saturation;
 
@@ -15,7 +17,12 @@ use serde_json::Value;
 type Runner = fn(&mut Report, &[Value]);
 
 /// File-name prefix and what runs its records.
-const KINDS: &[(&str, Runner)] = &[("enforcer", enforcer::run), ("saturation_v1", saturation::run)];
+const KINDS: &[(&str, Runner)] = &[
+    ("cost_aware_optimizer", optimizer::run),
+    ("enforcer", enforcer::run),
+    ("gpu_limiter", limiter::run),
+    ("saturation_v1", saturation::run),
+];
 
 #[test]
 fn every_golden_record_agrees_or_deviates_for_a_stated_reason() {

@@ -1,0 +1,83 @@
+//! Runs the records of the cost-aware optimizer.
+
+use std::collections::BTreeMap;
+
+use inferno_sidecar::analyze::rule::Rule;
+use inferno_sidecar::optimize::cost_aware::{CostAware, Offer};
+use serde_json::Value;
+
+use crate::field::{count, name, number};
+use crate::report::Report;
+
+/// Runs every record of a `cost_aware_optimizer` file.
+pub fn run(report: &mut Report, records: &[Value]) {
+    for record in records {
+        match check(record) {
+            Ok(()) => report.agree(),
+            Err(why) => report.fail(name(&record["id"]), why),
+        }
+    }
+}
+
+fn check(record: &Value) -> Result<(), String> {
+    let mut got: Vec<String> = Vec::new();
+    for request in record["in"]["requests"].as_array().into_iter().flatten() {
+        if request["no_result"] == true {
+            continue;
+        }
+        let (required, spare) = (number(&request["required_capacity"]), number(&request["spare_capacity"]));
+        let entries = request["variants"].as_array().map_or(&[][..], |v| v);
+        let states = request["states"].as_array().map_or(&[][..], |v| v);
+        got.extend(decide(name(&request["model_id"]), required, spare, entries, states));
+    }
+    compare(got, &record["out"]["decisions"])
+}
+
+/// Decisions as `model variant accelerator cost current target action`, one per state.
+pub fn decide(model: &str, required: f64, spare: f64, entries: &[Value], states: &[Value]) -> Vec<String> {
+    let mut current: BTreeMap<&str, u32> =
+        states.iter().map(|s| (name(&s["variant"]), count(&s["current"]))).collect();
+    // Entries first, in their order, as it breaks ties; then the states without an entry.
+    let mut offers: Vec<(&str, &str, bool, Offer)> = Vec::new();
+    for entry in entries {
+        let variant = name(&entry["variant"]);
+        let has = current.remove(variant);
+        let offer = Offer {
+            capacity: Some(number(&entry["per_replica_capacity"])),
+            cost: number(&entry["cost"]),
+            current: has.unwrap_or(0),
+            ..Offer::default()
+        };
+        offers.push((variant, name(&entry["accelerator"]), has.is_some(), offer));
+    }
+    offers.extend(current.iter().map(|(v, &current)| (*v, "", true, Offer { current, ..Offer::default() })));
+    let only: Vec<Offer> = offers.iter().map(|o| o.3).collect();
+    let mut plans = Vec::new();
+    CostAware::default().solve_into(&mut plans, Rule::Reference, required, spare, &only);
+    (offers.iter().zip(&plans).filter(|((_, _, published, _), _)| *published))
+        .map(|((variant, accelerator, _, offer), plan)| {
+            let (cost, current, target) = (offer.cost, offer.current, plan.replicas);
+            format!("{model} {variant} {accelerator} {cost} {current} {target} {:?}", plan.step)
+        })
+        .collect()
+}
+
+/// Compares decisions regardless of their order.
+pub fn compare(mut got: Vec<String>, want: &Value) -> Result<(), String> {
+    let mut want: Vec<String> = (want.as_array().into_iter().flatten())
+        .map(|d| {
+            let step = match name(&d["action"]) {
+                "scale-up" => "ScaleUp",
+                "scale-down" => "ScaleDown",
+                _ => "NoChange",
+            };
+            let (model, variant, accelerator) =
+                (name(&d["model_id"]), name(&d["variant"]), name(&d["accelerator"]));
+            let (cost, current, target) = (number(&d["cost"]), count(&d["current"]), count(&d["target"]));
+            format!("{model} {variant} {accelerator} {cost} {current} {target} {step}")
+        })
+        .collect();
+    got.sort();
+    want.sort();
+    if got != want { Err(format!("decisions {got:?}, want {want:?}")) } else { Ok(()) }
+}
