@@ -9,6 +9,7 @@ mod limiter;
 mod optimizer;
 mod report;
 mod saturation;
+mod tokens;
 
 use report::{Report, golden_dir, read_jsonl};
 use serde_json::Value;
@@ -22,6 +23,7 @@ const KINDS: &[(&str, Runner)] = &[
     ("enforcer", enforcer::run),
     ("gpu_limiter", limiter::run),
     ("saturation_v1", saturation::run),
+    ("saturation_v2", tokens::run),
 ];
 
 #[test]
