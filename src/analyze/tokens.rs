@@ -18,6 +18,7 @@
 
 use std::sync::Arc;
 
+use super::exact::ExactSum;
 use super::rule::Rule;
 use crate::config::SaturationConfig;
 use crate::units::TimeMs;
@@ -218,21 +219,18 @@ fn scheduler_demand(queue: SchedulerQueue, means: Means) -> f64 {
 }
 
 fn means(input: &TokenInput) -> Means {
-    let mut sum = Means::default();
-    let mut n = 0.0;
+    let (mut inputs, mut outputs, mut hit_rates) = <(ExactSum, ExactSum, ExactSum)>::default();
+    let mut n = 0;
     for replica in input.replicas {
         let (i, o) = (number(replica.avg_input_tokens), number(replica.avg_output_tokens));
         if i > 0.0 || o > 0.0 {
-            n += 1.0;
-            sum.input += i;
-            sum.output += o;
-            sum.hit_rate += number(replica.prefix_cache_hit_rate).min(1.0);
+            n += 1;
+            inputs.add(i);
+            outputs.add(o);
+            hit_rates.add(number(replica.prefix_cache_hit_rate).min(1.0));
         }
     }
-    if n == 0.0 {
-        return sum;
-    }
-    Means { input: sum.input / n, output: sum.output / n, hit_rate: sum.hit_rate / n }
+    Means { input: inputs.mean(n), output: outputs.mean(n), hit_rate: hit_rates.mean(n) }
 }
 
 fn ratio(demand: f64, supply: f64) -> f64 {
@@ -243,3 +241,6 @@ fn ratio(demand: f64, supply: f64) -> f64 {
 fn number(value: f64) -> f64 {
     if value.is_finite() && value > 0.0 { value } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,8 +78,9 @@ impl CostAware {
     ///
     /// Targets start at `current`. With `required > 0` the offer of least cost per capacity gets as many
     /// replicas as cover it. Otherwise, with `spare > 0`, offers in descending order of cost lose as
-    /// many replicas as the rest of the spare carries. Equal offers are taken in the order given. A NaN
-    /// or infinite amount is no amount: nothing changes because of it.
+    /// many replicas as the rest of the spare carries. Equal offers are taken in the order given. Unless
+    /// both amounts are numbers (infinities are not), nothing is given up; without a number required,
+    /// nothing is added.
     ///
     /// [`Rule::Guarded`] differs as follows:
     /// * at least one replica of the model remains, on the cheapest variant that has any (the reference
@@ -104,7 +105,7 @@ impl CostAware {
                 Rule::Reference => self.add_to_first(out, required, offers),
                 Rule::Guarded => self.add_cheapest(out, required, offers),
             };
-        } else if !(required > 0.0) && spare > 0.0 && spare.is_finite() {
+        } else if required <= 0.0 && spare > 0.0 && spare.is_finite() {
             self.sort(offers, |a, b| b.cost().total_cmp(&a.cost()));
             self.remove(out, rule, spare, offers);
         }

@@ -119,7 +119,8 @@ fn add_replica(
         return;
     }
     let queued = number(replica.queue_length) * number(replica.avg_input_tokens).trunc();
-    variant.demand += replica.tokens_in_use as f64 + queued;
+    // Whole tokens, so that their sum does not depend on the order either.
+    variant.demand += replica.tokens_in_use as f64 + queued.round();
     let k1 = (replica.total_kv_tokens as f64 * input.config.kv_cache_threshold) as u64;
     let length = OutputLength::of(replica.avg_output_tokens) as usize;
     let estimate = known.limits.and_then(|l| l.estimate(replica.avg_input_tokens, replica.avg_output_tokens));

@@ -43,6 +43,7 @@ fn amounts_and_capacities_that_are_not_numbers_change_nothing() {
         for rule in [Rule::Reference, Rule::Guarded] {
             assert_eq!(solve(rule, bad, 0.0, &[offer(10.0, 1.0, 3)]).0, [3]);
             assert_eq!(solve(rule, 0.0, bad, &[offer(10.0, 1.0, 3)]).0, [3]);
+            assert_eq!(solve(rule, bad.abs(), 99.0, &[offer(10.0, 1.0, 3)]).0, [3]);
             assert_eq!(solve(rule, 10.0, 0.0, &[offer(bad, 1.0, 3)]).0, [3]);
             assert_eq!(solve(rule, 0.0, 10.0, &[offer(bad, bad, 3), offer(0.0, bad, 3)]).0, [3, 3]);
         }
