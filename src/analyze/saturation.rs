@@ -110,7 +110,7 @@ impl SaturationAnalysis {
 
     /// Replicas at or over a threshold.
     pub fn saturated(&self) -> u32 {
-        self.total - self.non_saturated - self.unknown
+        self.total.saturating_sub(self.non_saturated).saturating_sub(self.unknown)
     }
 }
 

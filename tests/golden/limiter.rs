@@ -19,7 +19,8 @@ pub fn run(report: &mut Report, records: &[Value]) {
     }
 }
 
-fn check(input: &Value, out: &Value) -> Result<(), String> {
+/// Accelerator types, their pools, and what is asked of them.
+fn read(input: &Value) -> (Vec<&str>, Vec<Pool>, Vec<Request>) {
     let mut cards: BTreeMap<&str, u64> = BTreeMap::new();
     for models in input["nodes"].as_object().into_iter().flatten() {
         for (device, count) in models.1.as_object().into_iter().flatten() {
@@ -27,18 +28,44 @@ fn check(input: &Value, out: &Value) -> Result<(), String> {
         }
     }
     let names: Vec<&str> = cards.keys().copied().collect();
-    let mut pools: Vec<Pool> = cards.values().map(|&limit| Pool { limit, used: 0 }).collect();
-    let decisions = input["decisions"].as_array().map_or(&[][..], |v| v);
-    let requests: Vec<Request> = (decisions.iter())
-        .map(|d| Request {
-            pool: names.binary_search(&name(&d["accelerator"])).ok().map(|at| at as u32),
-            current: count(&d["current"]),
-            target: count(&d["target"]),
-            gpus_per_replica: count(&d["gpus_per_replica"]),
-            spare_capacity: number(&d["spare_capacity"]),
-            cost: number(&d["cost"]),
-        })
-        .collect();
+    let request = |d: &Value| Request {
+        pool: names.binary_search(&name(&d["accelerator"])).ok().map(|at| at as u32),
+        current: count(&d["current"]),
+        target: count(&d["target"]),
+        gpus_per_replica: count(&d["gpus_per_replica"]),
+        spare_capacity: number(&d["spare_capacity"]),
+        cost: number(&d["cost"]),
+    };
+    let requests = input["decisions"].as_array().into_iter().flatten().map(request).collect();
+    let pools = cards.values().map(|&limit| Pool { limit, used: 0 }).collect();
+    (names, pools, requests)
+}
+
+/// Runs the same records under the guarded rule and names the reason of every different grant.
+pub fn run_guarded(report: &mut Report, records: &[Value]) {
+    for record in records {
+        let (_, mut pools, requests) = read(&record["in"]);
+        let mut grants = |rule| {
+            let mut out = Vec::new();
+            Limiter::default().limit_into(&mut out, rule, &mut pools, &requests);
+            out
+        };
+        let (theirs, ours) = (grants(Rule::Reference), grants(Rule::Guarded));
+        let replicas = |grants: &[Grant]| grants.iter().map(|g| g.target).sum::<u32>();
+        if ours == theirs {
+            report.agree();
+        } else if requests.iter().any(|r| r.gpus_per_replica == 0 && r.current > 0) {
+            report.deviate("a replica of unknown size uses one card also where it runs (10.27)");
+        } else if replicas(&ours) > replicas(&theirs) {
+            report.deviate("cards of an incomplete replica are not lost (10.27)");
+        } else {
+            report.fail(name(&record["id"]), format!("{ours:?}, reference {theirs:?}"));
+        }
+    }
+}
+
+fn check(input: &Value, out: &Value) -> Result<(), String> {
+    let (names, mut pools, requests) = read(input);
     let mut grants = Vec::new();
     Limiter::default().limit_into(&mut grants, Rule::Reference, &mut pools, &requests);
     let want: Vec<Grant> = (out["decisions"].as_array().into_iter().flatten())

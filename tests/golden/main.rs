@@ -5,6 +5,7 @@
 
 mod enforcer;
 mod field;
+mod guarded;
 mod limiter;
 mod optimizer;
 mod report;
