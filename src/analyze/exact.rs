@@ -5,7 +5,7 @@
 /// point for the sum.
 const STEPS: f64 = (1u64 << 60) as f64;
 
-/// A sum in steps of 2^-60. Saturates near 2^67; NaN adds nothing.
+/// A sum of terms >= 0 in steps of 2^-60. Saturates at 2^67; NaN adds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExactSum(i128);
 

@@ -6,8 +6,11 @@ use serde_json::Value;
 use crate::report::{Report, golden_dir, read_jsonl};
 use crate::{limiter, optimizer, saturation};
 
+/// Runs the records of one file.
+type Runner = fn(&mut Report, &[Value]);
+
 /// File-name prefix and what runs its records.
-const KINDS: &[(&str, fn(&mut Report, &[Value]))] = &[
+const KINDS: &[(&str, Runner)] = &[
     ("cost_aware_optimizer", optimizer::run_guarded),
     ("gpu_limiter", limiter::run_guarded),
     ("saturation_v1", saturation::run_guarded),

@@ -3,6 +3,7 @@
 use super::engine::Limits;
 use super::memory::{CapacityRecord, Histories, Learned, ModelMemory, OutputLength};
 use super::{Means, ReplicaTokens, TokenAnalysis, TokenInput, number};
+use crate::analyze::exact::ExactSum;
 use crate::analyze::rule::Rule;
 
 /// Observations from which a variant's own history is trusted to lower its capacity (guarded rule).
@@ -17,6 +18,8 @@ pub(super) struct Known {
     limits: Option<Limits>,
     /// Median of the variant's own observations by output length, when there are enough of them.
     observed: [Option<u64>; 3],
+    /// Tokens in use and waiting.
+    demand: ExactSum,
     /// KV-cache size to remember, tokens.
     total_kv_tokens: u64,
     /// Effective capacity of the last replica, tokens.
@@ -42,6 +45,7 @@ pub(super) fn variants_into(
         let (mine, others) = rest.split_at(rest.partition_point(|&(v, _)| v as usize == i));
         rest = others;
         out.variants[i].seen = mine.len() as u32;
+        out.variants[i].demand = out.known[i].demand.mean(1);
         if let Some(median) = median(mine) {
             out.variants[i].per_replica = median;
             remember(model, rule, input, i, &out.known[i], median);
@@ -114,13 +118,12 @@ fn add_replica(
     replica: &ReplicaTokens,
 ) {
     let i = replica.variant as usize;
-    let (Some(variant), Some(known)) = (out.variants.get_mut(i), out.known.get_mut(i)) else { return };
+    let Some(known) = out.known.get_mut(i) else { return };
     if replica.total_kv_tokens == 0 {
         return;
     }
     let queued = number(replica.queue_length) * number(replica.avg_input_tokens).trunc();
-    // Whole tokens, so that their sum does not depend on the order either.
-    variant.demand += replica.tokens_in_use as f64 + queued.round();
+    known.demand.add(replica.tokens_in_use as f64 + queued);
     let k1 = (replica.total_kv_tokens as f64 * input.config.kv_cache_threshold) as u64;
     let length = OutputLength::of(replica.avg_output_tokens) as usize;
     let estimate = known.limits.and_then(|l| l.estimate(replica.avg_input_tokens, replica.avg_output_tokens));
