@@ -17,6 +17,7 @@
 //! scale-down is never safe; when there are only unknown ones, the model keeps what it has. A NaN
 //! threshold or trigger makes its comparisons false: nothing is saturated by it, nothing scales by it.
 
+use super::exact::ExactSum;
 use super::rule::Rule;
 use crate::config::SaturationConfig;
 
@@ -109,25 +110,19 @@ impl SaturationAnalysis {
 
     /// Replicas at or over a threshold.
     pub fn saturated(&self) -> u32 {
-        self.total - self.non_saturated - self.unknown
+        self.total.saturating_sub(self.non_saturated).saturating_sub(self.unknown)
     }
 }
 
-/// Sums of spare KV and spare queue: the reference's, and ours in steps of 2^-60.
-///
-/// Integer sums do not depend on the order of the replicas, so a decision cannot flip because pods are
-/// listed differently. The step is far below the last bit of any reading that matters. The reference
-/// adds floating-point numbers in the order given, which decides where a figure meets its bound exactly.
+/// Sums of spare KV and spare queue: ours, and the reference's, which adds floating-point numbers in the
+/// order given; where a figure meets its bound exactly, that order decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct SpareSum {
-    kv: i128,
-    queue: i128,
+    kv: ExactSum,
+    queue: ExactSum,
     reference_kv: f64,
     reference_queue: f64,
 }
-
-/// 2^60: steps per unit in [`SpareSum`].
-const STEPS: f64 = (1u64 << 60) as f64;
 
 impl SpareSum {
     fn add(&mut self, rule: Rule, kv: f64, queue: f64) {
@@ -136,29 +131,28 @@ impl SpareSum {
                 self.reference_kv += kv;
                 self.reference_queue += queue;
             }
-            // `as` saturates, and readings are finite here: no overflow short of 2^127 steps.
             Rule::Guarded => {
-                self.kv = self.kv.saturating_add((kv * STEPS) as i128);
-                self.queue = self.queue.saturating_add((queue * STEPS) as i128);
+                self.kv.add(kv);
+                self.queue.add(queue);
             }
         }
     }
 
     fn merge(&mut self, other: SpareSum) {
-        self.kv = self.kv.saturating_add(other.kv);
-        self.queue = self.queue.saturating_add(other.queue);
+        self.kv.merge(other.kv);
+        self.queue.merge(other.queue);
         self.reference_kv += other.reference_kv;
         self.reference_queue += other.reference_queue;
     }
 
     /// Average spare KV and spare queue over `n` replicas; 0 when there are none.
     fn average(self, rule: Rule, config: &SaturationConfig, n: u32) -> (f64, f64) {
-        let average = |steps: i128, reference: f64, threshold: f64| match rule {
+        let average = |sum: ExactSum, reference: f64, threshold: f64| match rule {
             _ if n == 0 => 0.0,
             Rule::Reference => reference / f64::from(n),
-            // Integers cannot carry it, but the spare under an infinite or NaN threshold is just that.
+            // The sum cannot carry it, but the spare under an infinite or NaN threshold is just that.
             Rule::Guarded if !threshold.is_finite() => threshold,
-            Rule::Guarded => steps as f64 / STEPS / f64::from(n),
+            Rule::Guarded => sum.mean(n),
         };
         (
             average(self.kv, self.reference_kv, config.kv_cache_threshold),

@@ -5,8 +5,12 @@
 
 mod enforcer;
 mod field;
+mod guarded;
+mod limiter;
+mod optimizer;
 mod report;
 mod saturation;
+mod tokens;
 
 use report::{Report, golden_dir, read_jsonl};
 use serde_json::Value;
@@ -15,7 +19,13 @@ use serde_json::Value;
 type Runner = fn(&mut Report, &[Value]);
 
 /// File-name prefix and what runs its records.
-const KINDS: &[(&str, Runner)] = &[("enforcer", enforcer::run), ("saturation_v1", saturation::run)];
+const KINDS: &[(&str, Runner)] = &[
+    ("cost_aware_optimizer", optimizer::run),
+    ("enforcer", enforcer::run),
+    ("gpu_limiter", limiter::run),
+    ("saturation_v1", saturation::run),
+    ("saturation_v2", tokens::run),
+];
 
 #[test]
 fn every_golden_record_agrees_or_deviates_for_a_stated_reason() {

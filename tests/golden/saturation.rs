@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use inferno_sidecar::analyze::rule::Rule;
 use inferno_sidecar::analyze::saturation::{
-    Cause, Reading, ReplicaLoad, SaturationAnalysis, Trigger, VariantState, analyze_into, reading,
+    Cause, Reading, ReplicaLoad, SaturationAnalysis, Target, Trigger, VariantState, analyze_into, reading,
     targets_into,
 };
 use inferno_sidecar::config::SaturationConfig;
@@ -23,39 +23,92 @@ pub fn run(report: &mut Report, records: &[Value]) {
     }
 }
 
+/// One record's input in the library's terms.
+struct Model<'a> {
+    config: SaturationConfig,
+    names: Vec<&'a str>,
+    states: Vec<VariantState>,
+    loads: Vec<ReplicaLoad>,
+}
+
+impl<'a> Model<'a> {
+    fn read(input: &'a Value) -> Self {
+        let config = SaturationConfig {
+            kv_cache_threshold: number(&input["config"]["kv_cache_threshold"]),
+            queue_length_threshold: number(&input["config"]["queue_length_threshold"]),
+            kv_spare_trigger: number(&input["config"]["kv_spare_trigger"]),
+            queue_spare_trigger: number(&input["config"]["queue_spare_trigger"]),
+            ..SaturationConfig::default()
+        };
+        let replicas = input["replicas"].as_array().map_or(&[][..], |v| v);
+        // Name order, and the cost of a variant's first replica: both as the reference has them.
+        let mut variants: BTreeMap<&str, VariantState> = BTreeMap::new();
+        for replica in replicas.iter().rev() {
+            let state = VariantState { cost: number(&replica["cost"]), ..VariantState::default() };
+            variants.insert(name(&replica["variant"]), state);
+        }
+        for given in input["states"].as_array().into_iter().flatten() {
+            let state = variants.entry(name(&given["variant"])).or_default();
+            state.current = count(&given["current"]);
+            state.desired = Some(count(&given["desired"])).filter(|&d| d != 0);
+            state.pending = count(&given["pending"]);
+        }
+        let names: Vec<&str> = variants.keys().copied().collect();
+        let load = |r: &Value| ReplicaLoad {
+            variant: names.binary_search(&name(&r["variant"])).expect("every variant is listed") as u32,
+            kv_cache_usage: number(&r["kv_cache_usage"]),
+            queue_length: number(&r["queue_length"]),
+        };
+        let loads = replicas.iter().map(load).collect();
+        Model { config, states: variants.values().copied().collect(), names, loads }
+    }
+
+    fn solve(&self, rule: Rule) -> (SaturationAnalysis, Vec<Target>) {
+        let (mut analysis, mut targets) = (SaturationAnalysis::default(), Vec::new());
+        analyze_into(&mut analysis, &self.config, rule, self.states.len(), &self.loads);
+        targets_into(&mut targets, &analysis, &self.states, rule);
+        (analysis, targets)
+    }
+}
+
+/// Runs the same records under the guarded rule and names the reason of every different target.
+pub fn run_guarded(report: &mut Report, records: &[Value]) {
+    for record in records {
+        let model = Model::read(&record["in"]);
+        let (old, theirs) = model.solve(Rule::Reference);
+        let (new, ours) = model.solve(Rule::Guarded);
+        let replicas = |t: &[Target]| t.iter().map(|t| t.replicas).collect::<Vec<_>>();
+        let used = |i: usize| ours[i].cause == Cause::ScaleUp && new.variants[i].replicas == 0;
+        if replicas(&theirs) == replicas(&ours) {
+            report.agree();
+        } else if ours.iter().any(|t| t.cause == Cause::NoReplicas) {
+            report.deviate("what was asked for is held while nothing reports");
+        } else if new.scale_up == Some(Trigger::AllSaturated) {
+            report.deviate("an all-saturated model grows although its triggers are 0 (10.19)");
+        } else if old.scale_down_safe && !new.scale_down_safe && new.saturated() >= new.non_saturated {
+            report.deviate("an idle minority does not make a scale-down safe (10.19)");
+        } else if (0..ours.len()).any(used) {
+            report.deviate("a cheaper variant at zero replicas is used (10.20)");
+        } else if ours.iter().any(|t| t.cause == Cause::InTransition)
+            && !theirs.iter().any(|t| t.cause == Cause::InTransition)
+        {
+            report.deviate("a variant asked for that has not come yet holds the model (10.20)");
+        } else if (old.avg_spare_kv - new.avg_spare_kv).abs() < 1e-12
+            && (old.scale_up, old.scale_down_safe) != (new.scale_up, new.scale_down_safe)
+        {
+            report.deviate("a figure that meets its bound exactly is not rounded away");
+        } else {
+            report.fail(name(&record["id"]), format!("{ours:?}, reference {theirs:?}"));
+        }
+    }
+}
+
 fn check(record: &Value) -> Result<(), String> {
     let (input, out) = (&record["in"], &record["out"]);
-    let config = SaturationConfig {
-        kv_cache_threshold: number(&input["config"]["kv_cache_threshold"]),
-        queue_length_threshold: number(&input["config"]["queue_length_threshold"]),
-        kv_spare_trigger: number(&input["config"]["kv_spare_trigger"]),
-        queue_spare_trigger: number(&input["config"]["queue_spare_trigger"]),
-        ..SaturationConfig::default()
-    };
-    let replicas = input["replicas"].as_array().cloned().unwrap_or_default();
-    // Name order, and the cost of a variant's first replica: both as the reference has them.
-    let mut variants: BTreeMap<&str, VariantState> = BTreeMap::new();
-    for replica in replicas.iter().rev() {
-        let state = VariantState { cost: number(&replica["cost"]), ..VariantState::default() };
-        variants.insert(name(&replica["variant"]), state);
-    }
-    for given in input["states"].as_array().into_iter().flatten() {
-        let state = variants.entry(name(&given["variant"])).or_default();
-        state.current = count(&given["current"]);
-        state.desired = Some(count(&given["desired"])).filter(|&d| d != 0);
-        state.pending = count(&given["pending"]);
-    }
-    let names: Vec<&str> = variants.keys().copied().collect();
-    let states: Vec<VariantState> = variants.values().copied().collect();
-    let load = |r: &Value| ReplicaLoad {
-        variant: names.binary_search(&name(&r["variant"])).expect("every variant is listed") as u32,
-        kv_cache_usage: number(&r["kv_cache_usage"]),
-        queue_length: number(&r["queue_length"]),
-    };
-    let loads: Vec<ReplicaLoad> = replicas.iter().map(load).collect();
-    let (mut analysis, mut targets) = (SaturationAnalysis::default(), Vec::new());
-    analyze_into(&mut analysis, &config, Rule::Reference, states.len(), &loads);
-    targets_into(&mut targets, &analysis, &states, Rule::Reference);
+    let replicas = input["replicas"].as_array().map_or(&[][..], |v| v);
+    let model = Model::read(input);
+    let (analysis, targets) = model.solve(Rule::Reference);
+    let Model { config, names, loads, .. } = model;
 
     check_model(&analysis, &out["analysis"])?;
     let pods = |i: usize| -> Vec<&str> {

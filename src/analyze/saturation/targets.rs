@@ -11,7 +11,8 @@ pub struct VariantState {
     /// Replicas that the scale target runs now. When the cluster does not say, the number of replicas
     /// that report.
     pub current: u32,
-    /// Replicas last asked for; `None` when nothing was asked for yet.
+    /// Replicas last asked for; `None` when nothing was asked for yet. While it differs from `current`
+    /// the model holds still, so a caller drops a wish that the cluster does not carry out in time.
     pub desired: Option<u32>,
     /// Replicas of `current` that are not ready yet.
     pub pending: u32,
