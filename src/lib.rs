@@ -12,14 +12,19 @@
 //! sockets, files, environment or clock; `now` is an argument. `tests/tidy.rs` holds this.
 
 pub mod analyze;
+pub mod app;
 pub mod config;
+pub mod demo;
 pub mod emulate;
 pub mod engine;
 pub mod limits;
 pub mod mirror;
 pub mod optimize;
+pub mod options;
 pub mod publish;
+pub mod runner;
 pub mod series;
+pub mod serve;
 pub mod units;
 pub mod window;
 pub mod wire;

@@ -70,3 +70,28 @@ const _: () = assert!(CONFIG_FILE_MAX_BYTES <= CONFIG_TOTAL_MAX_BYTES);
 const _: () = assert!(CONFIG_STRING_MAX_BYTES <= LABEL_MAX_BYTES);
 /// Most folders that are watched for configuration; more are found by the slow scan.
 pub const CONFIG_WATCHES_MAX: usize = 1000;
+
+/// Most bytes of write requests (compressed and decompressed) held at once; more is answered 503.
+pub const WRITE_INFLIGHT_MAX_BYTES: usize = 256 << 20;
+/// Most decoded write requests that wait for the engine; more is answered 503.
+pub const WRITE_QUEUE_MAX: usize = 256;
+const _: () = assert!(
+    WRITE_INFLIGHT_MAX_BYTES >= 2 * (WRITE_COMPRESSED_MAX_BYTES + WRITE_DECODED_MAX_BYTES),
+    "two requests of the largest size must be able to be under way"
+);
+/// Longest time a sender may take over one request body, seconds; Prometheus itself gives up after 30.
+pub const WRITE_BODY_MAX_S: u64 = 30;
+/// Seconds after which a refused sender is asked to try again.
+pub const RETRY_AFTER_S: u64 = 1;
+/// Most open connections; further ones wait in the listener's backlog.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Longest wait for a request's headers on an open connection, seconds. Prometheus sends metadata once a
+/// minute, so a live sender's connection is never idle for longer.
+pub const HEADER_READ_MAX_S: u64 = 120;
+/// Largest form body of a query, bytes.
+pub const QUERY_MAX_BYTES: usize = 64 << 10;
+/// Time for open requests to finish after a termination signal, seconds.
+pub const SHUTDOWN_GRACE_S: u64 = 10;
+/// Query times within this of now mean "now", ms: Prometheus's lookback, and the truncation of KEDA's
+/// clients. Older ones ask for a past that is not recorded.
+pub const QUERY_NOW_MS: i64 = 300_000;

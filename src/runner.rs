@@ -1,0 +1,221 @@
+//! The engine's thread: takes events from a bounded queue, applies them in order, publishes, answers.
+//!
+//! Whoever waits for an answer to a write hears it only after the board with its decisions is in place.
+//! Several waiting events share one publication, so a burst costs one recomputation per touched model.
+
+use crate::config::{Problem, Snapshot};
+use crate::engine::{Engine, Scaling, Stats, WriteReport};
+use crate::limits::WRITE_QUEUE_MAX;
+use crate::publish::Board;
+use crate::units::TimeMs;
+use crate::wire::WireError;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{oneshot, watch};
+
+/// Time passes for the engine at least this often without an event.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Which clock the engine and its readers go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Clock {
+    /// The machine's clock.
+    Wall,
+    /// The newest sample's timestamp, so that a recorded stream can be replayed at any speed.
+    Samples,
+}
+
+impl Clock {
+    /// `now` as the engine's events get it. With `samples` nothing is ever in the future.
+    fn event_now(self) -> TimeMs {
+        match self {
+            Clock::Wall => wall_now(),
+            Clock::Samples => TimeMs::MAX,
+        }
+    }
+
+    /// `now` as a reader of `board` judges ages.
+    pub fn reader_now(self, board: &Board) -> TimeMs {
+        match self {
+            Clock::Wall => wall_now(),
+            Clock::Samples => board.stream_time.unwrap_or(TimeMs(0)),
+        }
+    }
+}
+
+fn wall_now() -> TimeMs {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    TimeMs(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Everything that can happen to the engine.
+enum Event {
+    Write { message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
+    Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
+}
+
+/// Answer to a write: what became of it, and its buffer back for reuse.
+pub struct WriteDone {
+    /// What became of the request.
+    pub outcome: Result<WriteReport, WireError>,
+    /// The buffer that the message was in.
+    pub buffer: Vec<u8>,
+}
+
+/// Why an event was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunnerError {
+    /// The queue is full; try again shortly.
+    #[error("the engine is busy; try again")]
+    Busy,
+    /// The engine has ended.
+    #[error("the engine has ended")]
+    Ended,
+}
+
+/// Access to the engine: its queue, its current board, its figures.
+#[derive(Clone)]
+pub struct Handle {
+    events: SyncSender<Event>,
+    board: Arc<ArcSwap<Board>>,
+    stats: Arc<ArcSwap<Stats>>,
+    versions: watch::Receiver<u64>,
+    /// The clock in force.
+    pub clock: Clock,
+}
+
+impl Handle {
+    /// Queues a decompressed write request, the first `len` bytes of `message`; the receiver hears when
+    /// its decisions are on the board.
+    pub fn write(&self, message: Vec<u8>, len: usize) -> Result<oneshot::Receiver<WriteDone>, RunnerError> {
+        let (reply, heard) = oneshot::channel();
+        match self.events.try_send(Event::Write { message, len, reply }) {
+            Ok(()) => Ok(heard),
+            Err(TrySendError::Full(_)) => Err(RunnerError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(RunnerError::Ended),
+        }
+    }
+
+    /// Hands over a configuration and waits until its decisions are on the board.
+    pub fn apply(&self, snapshot: Snapshot, problems: Arc<[Problem]>) -> Result<(), RunnerError> {
+        let (done, heard) = sync_channel(1);
+        self.events
+            .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, done })
+            .map_err(|_| RunnerError::Ended)?;
+        heard.recv().map_err(|_| RunnerError::Ended)
+    }
+
+    /// Current board.
+    pub fn board(&self) -> Arc<Board> {
+        self.board.load_full()
+    }
+
+    /// Figures of the engine.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.load_full()
+    }
+
+    /// Hears of every new board by its version.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.versions.clone()
+    }
+}
+
+/// Starts the engine's thread. It ends when the last handle is dropped.
+pub fn spawn(engine: Engine, clock: Clock) -> std::io::Result<(Handle, JoinHandle<()>)> {
+    let (events, inbox) = sync_channel(WRITE_QUEUE_MAX);
+    let board = Arc::new(ArcSwap::from(engine.board().clone()));
+    let stats = Arc::new(ArcSwap::from_pointee(Stats::default()));
+    let (version_sender, versions) = watch::channel(0);
+    let handle = Handle { events, board: board.clone(), stats: stats.clone(), versions, clock };
+    let mut runner = Runner {
+        engine,
+        clock,
+        board,
+        stats,
+        versions: version_sender,
+        answers: Vec::new(),
+        applied: Vec::new(),
+    };
+    let thread = thread::Builder::new().name("engine".into()).spawn(move || runner.run(&inbox))?;
+    Ok((handle, thread))
+}
+
+struct Runner {
+    engine: Engine,
+    clock: Clock,
+    board: Arc<ArcSwap<Board>>,
+    stats: Arc<ArcSwap<Stats>>,
+    versions: watch::Sender<u64>,
+    /// Writes taken in but not answered yet.
+    answers: Vec<(oneshot::Sender<WriteDone>, WriteDone)>,
+    /// Configurations taken in but not confirmed yet.
+    applied: Vec<SyncSender<()>>,
+}
+
+impl Runner {
+    fn run(&mut self, inbox: &Receiver<Event>) {
+        loop {
+            match inbox.recv_timeout(TICK) {
+                Ok(event) => {
+                    self.take(event);
+                    // What has queued up meanwhile shares the publication.
+                    for event in inbox.try_iter().take(WRITE_QUEUE_MAX) {
+                        self.take(event);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.engine.tick(self.clock.event_now()),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.publish();
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Write { message, len, reply } => {
+                let outcome = self.engine.write_v1(&message[..len], self.clock.event_now());
+                self.answers.push((reply, WriteDone { outcome, buffer: message }));
+            }
+            Event::Snapshot { snapshot, problems, done } => {
+                self.engine.apply_snapshot(&snapshot, problems);
+                self.applied.push(done);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        if let Some(board) = self.engine.publish() {
+            let version = board.version;
+            self.board.store(board);
+            self.versions.send_replace(version);
+        }
+        self.stats.store(Arc::new(self.engine.stats()));
+        // A sender that has gone away needs no answer.
+        for (reply, done) in self.answers.drain(..) {
+            let _ = reply.send(done);
+        }
+        for done in self.applied.drain(..) {
+            let _ = done.send(());
+        }
+        for scaling in self.engine.take_scalings() {
+            log_scaling(&scaling);
+        }
+    }
+}
+
+fn log_scaling(scaling: &Scaling) {
+    tracing::info!(
+        variant = %scaling.variant,
+        from = scaling.from,
+        to = scaling.to,
+        current = scaling.current,
+        reason = scaling.cause.as_str(),
+        "scale {}: {}",
+        scaling.direction.as_str(),
+        scaling.why,
+    );
+}

@@ -1,0 +1,71 @@
+//! Health, readiness, reload, metrics and the index of paths.
+
+use super::{Context, api_error};
+use crate::publish::exposition::{Format, Writer, write_board};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+/// `GET /`: where to find what.
+pub async fn index(State(context): State<Context>) -> Response {
+    let board = context.engine.board();
+    let state = board.not_ready().unwrap_or_else(|| "ready".into());
+    let text = format!(
+        "inferno-sidecar {}: {} variants, {} configuration problems; {state}\n\n\
+         POST /api/v1/write           remote-write 1.0\n\
+         GET  /api/v1/query           instant vector selectors over the gauges\n\
+         GET  /api/v1/variants        decisions with inputs and reasons\n\
+         GET  /api/v1/variants/NS/NAME\n\
+         GET  /metrics                gauges to scrape\n\
+         GET  /-/healthy  /-/ready    probes\n\
+         POST /-/reload               read the configuration now\n",
+        env!("CARGO_PKG_VERSION"),
+        board.entries.len(),
+        board.problems.len(),
+    );
+    text.into_response()
+}
+
+/// Any other path.
+pub async fn unknown_path(uri: Uri) -> Response {
+    let message = format!("no such path: {}; GET / lists the paths", uri.path().escape_debug());
+    api_error(StatusCode::NOT_FOUND, "not_found", &message)
+}
+
+/// `GET /-/healthy`: the process answers.
+pub async fn healthy() -> &'static str {
+    "inferno-sidecar is healthy.\n"
+}
+
+/// `GET /-/ready`: a reader gets numbers.
+pub async fn ready(State(context): State<Context>) -> Response {
+    match context.engine.board().not_ready() {
+        None => "inferno-sidecar is ready.\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+/// `POST /-/reload`: answers when the configuration has been read and is in force.
+pub async fn reload(State(context): State<Context>) -> Response {
+    let reload = context.reload.clone();
+    match tokio::task::spawn_blocking(move || reload()).await {
+        Ok(Ok(())) => {
+            let problems = context.engine.board().problems.len();
+            format!("configuration read, {problems} problems\n").into_response()
+        }
+        Ok(Err(why)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the reload was cut off\n").into_response(),
+    }
+}
+
+/// `GET /metrics`.
+pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::negotiate(accept);
+    let board = context.engine.board();
+    let now = context.engine.clock.reader_now(&board);
+    let mut writer = Writer::new(format);
+    write_board(&mut writer, &board, now, context.wva_aliases);
+    context.own.write(&mut writer, &board, &context.engine.stats());
+    ([(header::CONTENT_TYPE, format.content_type())], writer.finish()).into_response()
+}

@@ -1,0 +1,171 @@
+//! The sidecar's own metrics, `inferno_sidecar_*`. Counters are counted where things happen; sizes are
+//! read when scraped, so they cannot drift.
+
+use crate::engine::{Stats, WriteReport};
+use crate::publish::Board;
+use crate::publish::exposition::{Writer, write_label};
+use axum::http::StatusCode;
+use prometheus::core::Collector;
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use std::time::Duration;
+
+/// Upper bounds of the write duration's buckets, seconds.
+const WRITE_SECONDS: [f64; 10] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0];
+
+/// Counters of the process.
+pub struct OwnMetrics {
+    writes: IntCounterVec,
+    write_seconds: Histogram,
+    series: IntCounter,
+    samples: IntCounterVec,
+    rejected: IntCounter,
+    queries: IntCounter,
+    reloads: IntCounterVec,
+}
+
+impl OwnMetrics {
+    /// All counters at zero.
+    pub fn new() -> prometheus::Result<Self> {
+        let vec = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]);
+        Ok(OwnMetrics {
+            writes: vec("inferno_sidecar_write_requests_total", "Write requests answered, by code.", "code")?,
+            write_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "inferno_sidecar_write_duration_seconds",
+                    "From a write request's headers to its answer, decisions published.",
+                )
+                .buckets(WRITE_SECONDS.to_vec()),
+            )?,
+            series: IntCounter::new("inferno_sidecar_write_series_total", "TimeSeries messages received.")?,
+            samples: vec(
+                "inferno_sidecar_samples_total",
+                "Samples received: used, late (older than the newest or resent; counted in used too), \
+                 meaningless (not a number, infinite or negative), foreign (of series that are not ours).",
+                "outcome",
+            )?,
+            rejected: IntCounter::new(
+                "inferno_sidecar_rejected_total",
+                "Series and samples refused for good (answer 400).",
+            )?,
+            queries: IntCounter::new("inferno_sidecar_queries_total", "Queries asked.")?,
+            reloads: vec("inferno_sidecar_config_applied_total", "Configurations put in force.", "result")?,
+        })
+    }
+
+    /// A write request was answered.
+    pub fn write_answered(&self, status: StatusCode, took: Duration) {
+        self.writes.with_label_values(&[status.as_str()]).inc();
+        self.write_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A write request's samples were taken in.
+    pub fn write_taken(&self, report: &WriteReport) {
+        self.series.inc_by(report.counts.series);
+        let foreign = report.counts.samples.saturating_sub(report.used + report.meaningless);
+        for (outcome, count) in [
+            ("used", report.used),
+            ("late", report.late),
+            ("meaningless", report.meaningless),
+            ("foreign", foreign),
+        ] {
+            self.samples.with_label_values(&[outcome]).inc_by(count);
+        }
+        self.rejected.inc_by(report.rejected);
+    }
+
+    /// A query was asked.
+    pub fn query_asked(&self) {
+        self.queries.inc();
+    }
+
+    /// A configuration was put in force.
+    pub fn config_applied(&self, problems: usize) {
+        self.reloads.with_label_values(&[if problems == 0 { "clean" } else { "with_problems" }]).inc();
+    }
+
+    /// Writes everything, sizes read from `board` and `stats`.
+    pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats) {
+        for (name, help, value) in [
+            ("inferno_sidecar_series", "Live series of known names.", stats.series),
+            ("inferno_sidecar_series_limit", "Most live series.", crate::limits::SERIES_MAX),
+            ("inferno_sidecar_replicas", "Pods known from their series.", stats.replicas),
+            ("inferno_sidecar_variants", "Variants configured.", stats.variants),
+            ("inferno_sidecar_models", "Models configured.", stats.models),
+            ("inferno_sidecar_config_problems", "Rejected pieces of configuration.", board.problems.len()),
+        ] {
+            writer.family(name, help, "gauge");
+            writer.sample(name, "", value as f64);
+        }
+        for (name, help, counts) in [
+            (
+                "inferno_sidecar_unmatched_replicas",
+                "Live pods that belong to no variant, by reason.",
+                &board.unmatched.replicas,
+            ),
+            (
+                "inferno_sidecar_unmatched_series",
+                "Series of known names that lack a label needed to use them, by reason.",
+                &board.unmatched.series,
+            ),
+        ] {
+            writer.family(name, help, "gauge");
+            for (reason, count) in counts {
+                let mut labels = String::new();
+                write_label(&mut labels, "reason", reason);
+                writer.sample(name, &labels, *count as f64);
+            }
+        }
+        let name = "inferno_sidecar_model_recomputations_total";
+        writer.family(name, "Recomputations of one model's decisions.", "counter");
+        writer.sample(name, "", stats.recomputations as f64);
+        writer.family("inferno_sidecar_build_info", "Version of the sidecar.", "gauge");
+        let mut labels = String::new();
+        write_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
+        writer.sample("inferno_sidecar_build_info", &labels, 1.0);
+        let collectors: [&dyn Collector; 7] = [
+            &self.writes,
+            &self.write_seconds,
+            &self.series,
+            &self.samples,
+            &self.rejected,
+            &self.queries,
+            &self.reloads,
+        ];
+        for family in collectors.iter().flat_map(|collector| collector.collect()) {
+            write_family(writer, &family);
+        }
+    }
+}
+
+fn write_family(writer: &mut Writer, family: &MetricFamily) {
+    let kind = match family.get_field_type() {
+        MetricType::COUNTER => "counter",
+        MetricType::HISTOGRAM => "histogram",
+        _ => "gauge",
+    };
+    let name = family.name();
+    writer.family(name, family.help(), kind);
+    for metric in family.get_metric() {
+        let mut labels = String::new();
+        for pair in metric.get_label() {
+            write_label(&mut labels, pair.name(), pair.value());
+        }
+        if kind != "histogram" {
+            writer.sample(name, &labels, metric.get_counter().get_value());
+            continue;
+        }
+        let histogram = metric.get_histogram();
+        let mut bucket = |bound: &str, count: u64| {
+            let mut labels = labels.clone();
+            write_label(&mut labels, "le", bound);
+            writer.sample(&format!("{name}_bucket"), &labels, count as f64);
+        };
+        for counted in histogram.get_bucket() {
+            bucket(&counted.upper_bound().to_string(), counted.cumulative_count());
+        }
+        bucket("+Inf", histogram.get_sample_count());
+        writer.sample(&format!("{name}_sum"), &labels, histogram.get_sample_sum());
+        writer.sample(&format!("{name}_count"), &labels, histogram.get_sample_count() as f64);
+    }
+}

@@ -1,0 +1,212 @@
+//! `POST /api/v1/write`: remote-write 1.0.
+//!
+//! Encoding and type are checked before the body is read, sizes before anything is allocated. 2xx means:
+//! the samples are in the windows and the decisions that they cause are on the board. Overload is 503
+//! with `Retry-After`, because Prometheus drops data on 429.
+
+use super::Context;
+use crate::limits::{RETRY_AFTER_S, WRITE_BODY_MAX_S, WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
+use crate::runner::RunnerError;
+use crate::wire::{WireError, decompress};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tokio::sync::SemaphorePermit;
+
+/// Buffers for decompressed requests, kept for reuse.
+static BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// Most buffers kept.
+const BUFFERS_MAX: usize = 8;
+/// Larger buffers are given back to the system.
+const BUFFER_KEPT_MAX_BYTES: usize = 8 << 20;
+
+/// Handles one write request.
+pub async fn write(State(context): State<Context>, request: Request) -> Response {
+    let started = Instant::now();
+    let response = match take(&context, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    };
+    context.own.write_answered(response.status(), started.elapsed());
+    response
+}
+
+/// An answer other than success.
+struct Refusal {
+    status: StatusCode,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Refusal { status, message: message.into() }
+    }
+
+    fn busy(message: &str) -> Self {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, self.message + "\n").into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+impl From<WireError> for Refusal {
+    fn from(error: WireError) -> Self {
+        let status = match error {
+            WireError::CompressedTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Refusal::new(status, error.to_string())
+    }
+}
+
+async fn take(context: &Context, request: Request) -> Result<Response, Refusal> {
+    check_headers(request.headers())?;
+    let (body, mut reserved) = read_body(context, request).await?;
+    let announced = snap::raw::decompress_len(&body).unwrap_or(0).min(WRITE_DECODED_MAX_BYTES);
+    reserved.merge(reserve(context, announced)?);
+
+    let mut buffer = BUFFERS.lock().map(|mut kept| kept.pop()).ok().flatten().unwrap_or_default();
+    let len = match decompress(&body, &mut buffer) {
+        Ok(message) => message.len(),
+        Err(error) => {
+            keep(buffer);
+            return Err(error.into());
+        }
+    };
+    drop(body);
+    let answer = context.engine.write(buffer, len).map_err(|error| match error {
+        RunnerError::Busy => Refusal::busy("the queue of write requests is full; try again"),
+        RunnerError::Ended => Refusal::busy("shutting down; try again"),
+    })?;
+    let done = answer.await.map_err(|_| Refusal::busy("shutting down; try again"))?;
+    keep(done.buffer);
+    let report = done.outcome?;
+    context.own.write_taken(&report);
+    if report.no_room > 0 {
+        return Err(Refusal::busy(&format!(
+            "{} new series found no room: the limit of live series is reached; forward fewer series \
+             (write_relabel_configs) or raise the limit",
+            report.no_room
+        )));
+    }
+    if report.rejected > 0 {
+        let reasons: Vec<String> = report.rejections.iter().map(ToString::to_string).collect();
+        let more = report.rejected - report.rejections.len() as u64;
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let message =
+            format!("{} rejected, the rest was kept: {}{more}", report.rejected, reasons.join("; "));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn keep(buffer: Vec<u8>) {
+    if let Ok(mut kept) = BUFFERS.lock()
+        && kept.len() < BUFFERS_MAX
+        && buffer.capacity() <= BUFFER_KEPT_MAX_BYTES
+    {
+        kept.push(buffer);
+    }
+}
+
+/// The schema is chosen by `Content-Type` alone; the version header is informative.
+fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
+    let unsupported = |message: String| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?").trim());
+    match text(header::CONTENT_ENCODING) {
+        None | Some("" | "snappy") => {}
+        Some(other) => {
+            return unsupported(format!(
+                "content encoding {} is not supported; send snappy",
+                other.escape_debug()
+            ));
+        }
+    }
+    let Some(content_type) = text(header::CONTENT_TYPE) else { return Ok(()) };
+    let mut parts = content_type.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    if !media_type.eq_ignore_ascii_case("application/x-protobuf") {
+        return unsupported(format!(
+            "content type {} is not supported; send application/x-protobuf",
+            media_type.escape_debug()
+        ));
+    }
+    for parameter in parts.filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=') {
+            Some(("proto", "prometheus.WriteRequest")) => {}
+            Some(("proto", other)) => {
+                return unsupported(format!(
+                    "message {} is not supported; set protobuf_message: prometheus.WriteRequest",
+                    other.escape_debug()
+                ));
+            }
+            Some(_) => {}
+            None => return unsupported("content type has a parameter without a value".into()),
+        }
+    }
+    Ok(())
+}
+
+fn reserve(context: &Context, bytes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    context
+        .write_bytes
+        .try_acquire_many(bytes)
+        .map_err(|_| Refusal::busy("too many bytes of write requests are under way; try again"))
+}
+
+/// Reads the body within its size and time limits; its size is reserved before it is read.
+async fn read_body(context: &Context, request: Request) -> Result<(Vec<u8>, SemaphorePermit<'_>), Refusal> {
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<usize>().ok());
+    if let Some(bytes) = announced.filter(|bytes| *bytes > WRITE_COMPRESSED_MAX_BYTES) {
+        return Err(WireError::CompressedTooLarge { bytes, limit: WRITE_COMPRESSED_MAX_BYTES }.into());
+    }
+    let mut reserved = reserve(context, announced.unwrap_or(0))?;
+    let mut collected = Vec::with_capacity(announced.unwrap_or(0));
+    let mut body = request.into_body();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(WRITE_BODY_MAX_S);
+    loop {
+        let frame = tokio::time::timeout_at(deadline, next_data(&mut body)).await.map_err(|_| {
+            Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the body did not arrive within {WRITE_BODY_MAX_S} s"),
+            )
+        })?;
+        let Some(data) = frame? else { return Ok((collected, reserved)) };
+        let bytes = collected.len() + data.len();
+        if bytes > WRITE_COMPRESSED_MAX_BYTES {
+            return Err(WireError::CompressedTooLarge { bytes, limit: WRITE_COMPRESSED_MAX_BYTES }.into());
+        }
+        if announced.is_none() {
+            reserved.merge(reserve(context, data.len())?);
+        }
+        collected.extend_from_slice(&data);
+    }
+}
+
+async fn next_data(body: &mut Body) -> Result<Option<bytes::Bytes>, Refusal> {
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("body cut off: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
