@@ -35,6 +35,9 @@ const SLOW_SCAN_ALONE: Duration = Duration::from_secs(1);
 /// Events that may wait; when there are more, everything counts as changed.
 const QUEUE: usize = 4096;
 
+/// How often one look follows folders that appear meanwhile; events tell about later ones.
+const LOOKS_MAX: usize = 16;
+
 /// A running watch on a folder; ends when dropped.
 pub struct Watcher {
     signals: SyncSender<Signal>,
@@ -141,7 +144,10 @@ impl<D: FnMut(Vec<Document>) -> bool> Mirror<D> {
     fn pass(&mut self) -> (Duration, bool, bool) {
         self.watches.follow(None);
         let mut scan = self.scanner.scan();
-        if self.watches.follow(Some(&scan.folders)) {
+        for _ in 0..LOOKS_MAX {
+            if !self.watches.follow(Some(&scan.folders)) {
+                break;
+            }
             // What happened in a new folder before it was watched is seen only now.
             scan = self.scanner.scan();
         }
@@ -311,7 +317,8 @@ impl Watches {
         }
         let mut matters = false;
         for path in &event.paths {
-            if self.gate.as_ref().is_some_and(|(_, entry)| entry == path) || self.folders.contains(path) {
+            let is_gate = self.gate.as_ref().is_some_and(|(above, entry)| entry == path || above == path);
+            if is_gate || self.folders.contains(path) {
                 // A folder came, went or was replaced: watches of the old one are dead.
                 self.are_stale = true;
                 matters = true;

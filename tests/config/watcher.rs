@@ -178,9 +178,12 @@ fn a_folder_that_comes_goes_and_comes_back() {
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("a.yaml"), variants(&["a"])).unwrap();
     seen.soon("appears", "a");
-    fs::rename(root.path().join("not"), root.path().join("gone")).unwrap();
-    seen.until("vanishes, keeping all", "a", true);
-    fs::rename(root.path().join("gone"), root.path().join("not")).unwrap();
+    fs::rename(&dir, root.path().join("gone")).unwrap();
+    let delay = seen.until("vanishes, keeping all", "a", true);
+    assert!(delay < Duration::from_secs(1));
+    fs::remove_dir_all(root.path().join("not")).unwrap();
+    fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    fs::rename(root.path().join("gone"), &dir).unwrap();
     seen.soon("comes back", "a");
     fs::write(dir.join("a.yaml"), variants(&["b"])).unwrap();
     seen.soon("changes after that", "b");

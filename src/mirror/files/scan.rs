@@ -29,8 +29,10 @@ pub struct Scanner {
 struct Known {
     bytes: Vec<u8>,
     documents: Vec<Document>,
-    /// Since when what is there now is not taken for what is meant.
-    unsettled_since: Option<Instant>,
+    /// Since when the file has been changing too fast to be read.
+    hot_since: Option<Instant>,
+    /// Since when the file has been empty without that being taken for meant.
+    empty_since: Option<Instant>,
 }
 
 /// Outcome of one pass.
@@ -91,6 +93,13 @@ impl Scanner {
                 return Err((reason, "move files that are no configuration elsewhere, or join small ones"));
             }
         }
+        // Listing a folder may miss a file that is being replaced: those known before are asked for by name.
+        let listed: BTreeSet<&String> = found.iter().map(|(name, _)| name).collect();
+        let missed: Vec<(String, PathBuf)> = (self.files.keys().filter(|name| !listed.contains(name)))
+            .map(|name| (name.clone(), self.dir.join(name)))
+            .filter(|(_, path)| fs::symlink_metadata(path).is_ok() && !path.is_dir())
+            .collect();
+        found.extend(missed);
         for (_, path) in &found {
             // Changes behind a symbolic link happen in another folder.
             if path.is_symlink()
@@ -117,7 +126,8 @@ impl Scanner {
                         origin: name.clone(),
                         content: DocumentContent::Broken { reason, fix: fix.into() },
                     }],
-                    unsettled_since: None,
+                    hot_since: None,
+                    empty_since: None,
                 },
             };
             total_bytes += known.bytes.len() as u64;
@@ -129,7 +139,7 @@ impl Scanner {
             return Err((reason, "move files that are no configuration elsewhere"));
         }
         let documents = self.files.values().flat_map(|known| known.documents.iter().cloned()).collect();
-        Ok((documents, self.files.values().any(|known| known.unsettled_since.is_some())))
+        Ok((documents, self.files.values().any(Known::is_unsettled)))
     }
 }
 
@@ -201,23 +211,30 @@ fn read_file(path: &Path) -> Result<Option<(Vec<u8>, bool)>, Lost> {
 fn settle(name: &str, bytes: Vec<u8>, is_hot: bool, known: Option<Known>) -> Known {
     let Some(known) = known else { return Known::new(name, bytes) };
     if known.bytes == bytes {
-        return Known { unsettled_since: None, ..known };
+        return Known { hot_since: None, empty_since: None, ..known };
     }
-    let limit = if bytes.iter().all(u8::is_ascii_whitespace) {
-        EMPTY_MAX
-    } else if is_hot {
-        HOT_MAX
-    } else {
-        return Known::new(name, bytes);
+    let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
+    let now = Instant::now();
+    let (hot_since, empty_since) = match (is_empty, is_hot) {
+        // Truncated this moment: its time as an empty file begins anew.
+        (true, true) => (known.hot_since, Some(now)),
+        (true, false) => (known.hot_since, known.empty_since.or(Some(now))),
+        (false, true) => (known.hot_since.or(Some(now)), None),
+        (false, false) => return Known::new(name, bytes),
     };
-    let since = known.unsettled_since.unwrap_or_else(Instant::now);
-    if since.elapsed() >= limit {
+    let is_over =
+        |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
+    if is_over(empty_since, EMPTY_MAX) || !is_empty && is_over(hot_since, HOT_MAX) {
         return Known::new(name, bytes);
     }
-    Known { unsettled_since: Some(since), ..known }
+    Known { hot_since, empty_since, ..known }
 }
 
 impl Known {
+    fn is_unsettled(&self) -> bool {
+        self.hot_since.is_some() || self.empty_since.is_some()
+    }
+
     fn new(name: &str, bytes: Vec<u8>) -> Self {
         let documents = match std::str::from_utf8(&bytes) {
             Ok(text) => documents(name, text),
@@ -229,6 +246,6 @@ impl Known {
                 vec![Document { origin: name.into(), content }]
             }
         };
-        Known { bytes, documents, unsettled_since: None }
+        Known { bytes, documents, hot_since: None, empty_since: None }
     }
 }
