@@ -14,11 +14,8 @@ use inferno_sidecar::mirror::files::{Watcher, read_folder, spawn};
 use tempfile::TempDir;
 
 fn variants(names: &[&str]) -> String {
-    let one = |name: &&str| {
-        format!(
-            "---\napiVersion: llmd.ai/v1alpha1\nkind: VariantAutoscaling\nmetadata: {{name: {name}}}\nspec: {{modelID: m}}\n"
-        )
-    };
+    let head = "---\napiVersion: llmd.ai/v1alpha1\nkind: VariantAutoscaling\n";
+    let one = |name: &&str| format!("{head}metadata: {{name: {name}}}\nspec: {{modelID: m}}\n");
     names.iter().map(one).collect()
 }
 
