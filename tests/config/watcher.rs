@@ -305,3 +305,13 @@ fn what_cannot_be_read_is_told_and_kept() {
     fs::write(&file, "").unwrap();
     assert!(format!("{:?}", read_folder(&file)).contains("SourceLost"));
 }
+
+#[test]
+fn too_many_files_are_refused_as_a_whole() {
+    let dir = TempDir::new().unwrap();
+    for index in 0..=10_000 {
+        fs::write(dir.path().join(format!("{index}.yaml")), "").unwrap();
+    }
+    let text = format!("{:?}", read_folder(dir.path()));
+    assert!(text.contains("SourceLost") && text.contains("more than 10000 files"), "{text:.200}");
+}
