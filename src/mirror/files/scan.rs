@@ -16,8 +16,9 @@ use crate::limits::{CONFIG_FILE_MAX_BYTES, CONFIG_FILES_MAX, CONFIG_TOTAL_MAX_BY
 const HOT: Duration = Duration::from_millis(10);
 /// A file that changes all the time is read as it is after this time.
 const HOT_MAX: Duration = Duration::from_millis(500);
-/// An empty file counts as being written for this time: writing in place begins with truncation.
-const EMPTY_MAX: Duration = Duration::from_millis(200);
+/// An empty file counts as being written for this time: writing in place begins with truncation, and on
+/// a busy machine the rest can be long in coming. Whoever means it can delete the file.
+const EMPTY_MAX: Duration = Duration::from_secs(1);
 
 /// Reads a folder again and again.
 pub struct Scanner {
