@@ -126,9 +126,8 @@ fn every_good_value_outlives_two_bad_ones() {
 #[test]
 fn an_unreadable_file_keeps_what_came_from_it_and_nothing_else() {
     let variant = |name: &str| {
-        format!(
-            "apiVersion: llmd.ai/v1alpha1\nkind: VariantAutoscaling\nmetadata: {{name: {name}}}\nspec: {{modelID: m}}\n"
-        )
+        let head = "apiVersion: llmd.ai/v1alpha1\nkind: VariantAutoscaling\n";
+        format!("{head}metadata: {{name: {name}}}\nspec: {{modelID: m}}\n")
     };
     let mut all = documents("a.yaml", &variant("a"));
     all.extend(documents("b.yaml", &variant("b")));

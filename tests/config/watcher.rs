@@ -215,16 +215,22 @@ fn another_folder_in_its_place() {
 #[test]
 fn a_slow_writer_is_never_seen_half_way() {
     let (dir, mut seen) = folder(&["a", "b", "c"]);
-    let path = dir.path().join("a.yaml");
-    let mut file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
-    for name in ["a", "b", "c", "d"] {
-        std::thread::sleep(Duration::from_millis(8));
-        file.write_all(variants(&[name]).as_bytes()).unwrap();
+    for (file, what) in [("a.yaml", "slow writer"), ("new.yaml", "slow writer of a new file")] {
+        let path = dir.path().join(file);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).unwrap();
+        let (before, start) = (seen.deliveries, Instant::now());
+        for index in 0..4 {
+            std::thread::sleep(Duration::from_millis(40));
+            file.write_all(variants(&[&format!("{}-{index}", what.len())]).as_bytes()).unwrap();
+        }
+        drop(file);
+        // One that takes too long is read as it is in the end.
+        let was_fast = start.elapsed() < Duration::from_millis(400);
+        let slow = seen.names().replace("a b c", "");
+        let names = format!("{slow} {0}-0 {0}-1 {0}-2 {0}-3", what.len());
+        seen.soon(what, names.trim());
+        assert!(!was_fast || seen.deliveries == before + 1, "a half-written file was seen");
     }
-    drop(file);
-    let before = seen.deliveries;
-    seen.soon("slow writer", "a b c d");
-    assert_eq!(seen.deliveries, before + 1, "a half-written file was seen");
 }
 
 #[test]

@@ -24,6 +24,8 @@ const EMPTY_MAX: Duration = Duration::from_secs(1);
 pub struct Scanner {
     dir: PathBuf,
     files: BTreeMap<String, Known>,
+    /// Whether the folder was read before; at first everything is taken as it is.
+    has_read: bool,
 }
 
 /// A file as it was last read.
@@ -54,19 +56,19 @@ struct Found {
 
 /// Reads a folder once.
 pub fn read_folder(dir: &Path) -> Vec<Document> {
-    Scanner::new(dir.to_path_buf()).scan().documents
+    Scanner::new(dir.to_path_buf()).scan(&BTreeSet::new()).documents
 }
 
 impl Scanner {
     /// A scanner of one folder, which need not exist.
     pub fn new(dir: PathBuf) -> Self {
-        Scanner { dir, files: BTreeMap::new() }
+        Scanner { dir, files: BTreeMap::new(), has_read: false }
     }
 
-    /// Reads the whole folder.
-    pub fn scan(&mut self) -> Scan {
+    /// Reads the whole folder; `open` are files that somebody is known to be writing.
+    pub fn scan(&mut self, open: &BTreeSet<PathBuf>) -> Scan {
         let mut folders = BTreeSet::new();
-        let read = self.list(&mut folders).and_then(|found| self.read_all(found));
+        let read = self.list(&mut folders).and_then(|found| self.read_all(found, open));
         let (documents, is_unsettled) = read.unwrap_or_else(|(reason, fix)| {
             let content = DocumentContent::SourceLost { reason, fix: fix.into() };
             (vec![Document { origin: self.dir.display().to_string(), content }], false)
@@ -113,13 +115,17 @@ impl Scanner {
         Ok(found.into_iter().map(|(name, path)| Found { name, path }).collect())
     }
 
-    fn read_all(&mut self, found: Vec<Found>) -> Result<(Vec<Document>, bool), Lost> {
+    fn read_all(
+        &mut self,
+        found: Vec<Found>,
+        open: &BTreeSet<PathBuf>,
+    ) -> Result<(Vec<Document>, bool), Lost> {
         let mut files = BTreeMap::new();
         let mut total_bytes = 0;
         for Found { name, path } in found {
-            let known = self.files.remove(&name);
+            let known = self.files.remove(&name).or_else(|| self.has_read.then(Known::nothing));
             let known = match read_file(&path) {
-                Ok(Some((bytes, is_hot))) => settle(&name, bytes, is_hot, known),
+                Ok(Some((bytes, is_hot))) => settle(&name, bytes, is_hot || open.contains(&path), known),
                 Ok(None) => continue,
                 Err((reason, fix)) => Known {
                     bytes: Vec::new(),
@@ -135,6 +141,7 @@ impl Scanner {
             files.insert(name, known);
         }
         self.files = files;
+        self.has_read = true;
         if total_bytes > CONFIG_TOTAL_MAX_BYTES {
             let reason = format!("the files have {total_bytes} bytes, more than {CONFIG_TOTAL_MAX_BYTES}");
             return Err((reason, "move files that are no configuration elsewhere"));
@@ -232,6 +239,11 @@ fn settle(name: &str, bytes: Vec<u8>, is_hot: bool, known: Option<Known>) -> Kno
 }
 
 impl Known {
+    /// A file that was not there before.
+    fn nothing() -> Self {
+        Known { bytes: Vec::new(), documents: Vec::new(), hot_since: None, empty_since: None }
+    }
+
     fn is_unsettled(&self) -> bool {
         self.hot_since.is_some() || self.empty_since.is_some()
     }
