@@ -11,6 +11,7 @@
 //! Everything from [`wire`] to [`publish`] and the [`engine`] that ties them together is pure: no
 //! sockets, files, environment or clock; `now` is an argument. `tests/tidy.rs` holds this.
 
+pub mod analyze;
 pub mod config;
 pub mod limits;
 pub mod units;

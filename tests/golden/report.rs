@@ -97,8 +97,8 @@ pub fn read_jsonl(path: &Path) -> Vec<serde_json::Value> {
         if line.trim().is_empty() {
             continue;
         }
-        let record = serde_json::from_str(&line)
-            .unwrap_or_else(|e| panic!("{}:{}: {e}", path.display(), at + 1));
+        let record =
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{}:{}: {e}", path.display(), at + 1));
         records.push(record);
     }
     records
