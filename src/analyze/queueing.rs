@@ -40,14 +40,13 @@ pub use allocate::{
 pub use service::{Revision, ServiceTimes, Tokens};
 pub use size::{Binding, Rates, SizeError, Sizing, Target, Unreachable};
 
-use crate::config::PerfParms;
 use chain::Moments;
 
 /// Largest batch limit accepted; real engines stay far below.
 pub const MAX_BATCH: u32 = 65_536;
 /// Largest queue length accepted.
 pub const MAX_QUEUE: u32 = 16 * MAX_BATCH;
-/// Queue places per unit of batch limit on the allocation path, `Q = 10 N`.
+/// Queue places per unit of batch limit on the allocation path: `Q = 10 N`, in generation A `K = 10 N`.
 pub const QUEUE_PER_BATCH: u32 = 10;
 /// Lower end of the rate range as a share of `mu(1)`; the value is 0.001 in single precision, as
 /// published.
@@ -170,12 +169,6 @@ impl Queue {
             return Err(QueueError::ServiceTime(service.service_ms(f64::from(batch))));
         }
         Ok(Queue { service, batch, queue_length, min_per_ms, max_per_ms })
-    }
-
-    /// A queue from parameters and token counts with the usual queue length of `10 N`.
-    pub fn from_parms(parms: &PerfParms, tokens: Tokens, batch: u32) -> Result<Self, QueueError> {
-        let service = ServiceTimes::new(parms, tokens)?;
-        Queue::new(service, batch, batch.saturating_mul(QUEUE_PER_BATCH).min(MAX_QUEUE))
     }
 
     /// Service times of the requests.

@@ -3,6 +3,7 @@
 //! The folder is `INFERNO_GOLDEN_DIR`, by default `../shared/golden` beside the repository. A kind of
 //! record is chosen by the prefix of its file name; files of an unknown kind are named and left alone.
 
+mod queue;
 mod report;
 
 use report::{Report, golden_dir, read_jsonl};
@@ -12,7 +13,7 @@ use serde_json::Value;
 type Runner = fn(&mut Report, &[Value]);
 
 /// File-name prefix and what runs its records.
-const KINDS: &[(&str, Runner)] = &[];
+const KINDS: &[(&str, Runner)] = &[("queue_a", queue::run), ("queue_b", queue::run), ("queue_c", queue::run)];
 
 #[test]
 fn every_golden_record_agrees_or_deviates_for_a_stated_reason() {

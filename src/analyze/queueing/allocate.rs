@@ -8,7 +8,7 @@ use crate::config::{PerfParms, SloTargets};
 /// 95th percentile of an exponentially distributed wait over its mean, `-ln(0.05)`.
 pub const WAIT_P95_OVER_MEAN: f64 = 2.995732273553991;
 /// Most replicas that are ever asked for; a load that needs more is reported as capped.
-pub const MAX_REPLICAS: u32 = 1_000_000;
+pub const MAX_REPLICAS: u32 = 1_000_000_000;
 
 /// Where the batch limit comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,7 +190,12 @@ impl AllocationInput {
         if batch > MAX_BATCH {
             return Err(QueueError::Batch(batch));
         }
-        Queue::new(service, batch, (batch * QUEUE_PER_BATCH).min(MAX_QUEUE))
+        // Published: 10 N states in generation A, 10 N places above the batch in the others.
+        let places = match self.parms {
+            PerfParms::Decode { .. } => batch * (QUEUE_PER_BATCH - 1),
+            _ => batch * QUEUE_PER_BATCH,
+        };
+        Queue::new(service, batch, places.min(MAX_QUEUE))
     }
 
     /// Demand, requests/ms: the measured rate, or what a throughput target asks for if that is more.

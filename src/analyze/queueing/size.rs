@@ -108,6 +108,13 @@ struct Goal {
     line: (f64, f64),
 }
 
+impl Goal {
+    /// Whether the limit is below the value of a lone request, without any wait.
+    fn below_idle(&self) -> bool {
+        self.limit_ms < self.line.0 + self.line.1
+    }
+}
+
 /// How one goal stands at one rate.
 struct Standing {
     value_ms: f64,
@@ -165,6 +172,11 @@ impl Queue {
         let limit = if targets.tps > 0.0 { Binding::Target(Target::Tps) } else { Binding::ServiceLimit };
         let mut search = Search { met: None, missed: None, floor, ceiling, last_step: f64::INFINITY };
         let mut rate_per_ms = start.unwrap_or_else(|| self.guess(&goals, ceiling)).clamp(floor, ceiling);
+        if goals.iter().flatten().any(Goal::below_idle) {
+            // Most likely out of reach; and where the metric falls with load (generation C, batch 1) the
+            // target must hold at the lightest load too.
+            rate_per_ms = floor;
+        }
         let mut binding = limit;
         let mut converged = goals.iter().all(Option::is_none);
         if converged {

@@ -1,7 +1,7 @@
 //! Unit tests of the queueing model: the published example, limits of the formulas, bad input.
 
 use super::*;
-use crate::config::SloTargets;
+use crate::config::{PerfParms, SloTargets};
 
 fn published_example() -> AllocationInput {
     AllocationInput {
