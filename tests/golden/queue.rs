@@ -170,9 +170,9 @@ impl Case<'_> {
 
     fn analyze(&self) -> Verdict {
         let (out, exact) = (&self.record["out"], &self.record["f64"]);
-        // The double-precision block divides in single precision for B and C only.
+        // The double-precision block starts from the rate per ms in single precision.
         let rate_per_ms = match self.generation {
-            Generation::A => self.input("rate_rpm") / 60_000.0,
+            Generation::A => number(&out["lambda_per_ms"]).map_or(0.0, |rate| f64::from(rate as f32)),
             _ => f64::from(self.input("rate_rps") as f32 / 1000.0),
         };
         let answer = self.queue(self.revision()).and_then(|queue| {
