@@ -109,7 +109,7 @@ fn row(batch: u32) {
         cold_ns.push(best_ns(5, 20, || {
             let _ = black_box(problem.queue(black_box(problem.tokens)).size(black_box(&problem.targets)));
         }));
-        let previous = cold.rate_per_ms;
+        let previous = &cold;
         let warm = problem.queue(problem.moved).size_warm(&problem.targets, previous);
         warm_ns.push(best_ns(5, 20, || {
             let queue = problem.queue(black_box(problem.moved));

@@ -131,18 +131,18 @@ pub fn allocate(input: &AllocationInput) -> Result<Allocation, SizeError> {
     allocate_from(input, None)
 }
 
-/// As [`allocate`], starting the sizing from the rate of a previous one (`Sizing::rate_per_ms`).
-pub fn allocate_warm(input: &AllocationInput, previous_per_ms: f64) -> Result<Allocation, SizeError> {
-    allocate_from(input, Some(previous_per_ms))
+/// As [`allocate`], starting the sizing from a previous one of the same arrangement.
+pub fn allocate_warm(input: &AllocationInput, previous: &Sizing) -> Result<Allocation, SizeError> {
+    allocate_from(input, Some(previous))
 }
 
-fn allocate_from(input: &AllocationInput, previous_per_ms: Option<f64>) -> Result<Allocation, SizeError> {
+fn allocate_from(input: &AllocationInput, previous: Option<&Sizing>) -> Result<Allocation, SizeError> {
     check_load(input)?;
     if input.rate_per_s == 0.0 {
         return Ok(idle(input));
     }
     let queue = input.queue()?;
-    let sizing = input.sizing(&queue, previous_per_ms)?;
+    let sizing = input.sizing(&queue, previous)?;
     let per_replica = input.rate_of_one(&sizing);
     let total = input.demand_per_ms();
     let needed = replicas_for(total, per_replica);
@@ -204,12 +204,12 @@ impl AllocationInput {
         self.rate_per_s.max(promised_per_s) / 1000.0
     }
 
-    fn sizing(&self, queue: &Queue, previous_per_ms: Option<f64>) -> Result<Sizing, SizeError> {
+    fn sizing(&self, queue: &Queue, previous: Option<&Sizing>) -> Result<Sizing, SizeError> {
         let mut targets = self.targets;
         if matches!(self.parms, PerfParms::Decode { .. }) {
             targets.ttft_ms /= WAIT_P95_OVER_MEAN;
         }
-        match previous_per_ms {
+        match previous {
             Some(previous) => queue.size_warm(&targets, previous),
             None => queue.size(&targets),
         }

@@ -31,6 +31,8 @@ pub(super) struct Moments {
     pub(super) service_slope: f64,
     /// Derivative of `W`, ms.
     pub(super) wait_slope: f64,
+    /// Derivative of `ln X`.
+    throughput_growth: f64,
 }
 
 impl Moments {
@@ -80,6 +82,26 @@ impl Moments {
             in_service_slope,
             service_slope,
             wait_slope: waiting_slope / throughput_per_ms - wait_ms * throughput_growth,
+            throughput_growth,
+        }
+    }
+
+    /// Moments a small `step` in `ln L` away, to first order: the wait and the throughput in their
+    /// logarithms, whose curvature is far smaller, the others as they are.
+    pub(super) fn nearby(&self, step: f64) -> Moments {
+        let wait_growth = if self.wait_ms > 0.0 { self.wait_slope / self.wait_ms } else { 0.0 };
+        let throughput_per_ms = self.throughput_per_ms * (1.0 + self.throughput_growth * step);
+        let wait_ms = self.wait_ms * (wait_growth * step).exp();
+        let in_system = self.in_service + self.waiting;
+        Moments {
+            throughput_per_ms,
+            wait_ms,
+            waiting: wait_ms * throughput_per_ms,
+            in_service: self.in_service + self.in_service_slope * step,
+            service_ms: self.service_ms + self.service_slope * step,
+            // The probability of the empty state falls by the mean number in the system.
+            busy_ratio: self.busy_ratio + (1.0 - self.busy_ratio) * in_system * step,
+            ..*self
         }
     }
 }

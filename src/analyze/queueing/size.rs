@@ -86,6 +86,9 @@ pub struct Sizing {
     pub metrics: Metrics,
     /// Evaluations of the chain that were needed.
     pub evaluations: u32,
+    /// The rate over the estimate that the search would start from: what a similar sizing learns from
+    /// this one. 1 when no target binds.
+    pub(super) correction: f64,
 }
 
 /// The largest rate for each target on its own, requests/ms; the service limit when it does not bind.
@@ -123,6 +126,16 @@ struct Standing {
     step: f64,
 }
 
+/// How all goals stand at one rate.
+struct Standings<'a> {
+    /// The first missed goal and its value, ms.
+    missed: Option<(&'a Goal, f64)>,
+    /// Step in `ln L` to the nearest limit.
+    step: f64,
+    /// The target of that limit.
+    binding: Option<Target>,
+}
+
 impl Queue {
     /// The largest rate within [`Queue::min_rate_per_ms`] and [`Queue::max_rate_per_ms`] at which all
     /// targets hold; a target of 0 is ignored. A throughput target caps the rate at 0.9 of the service
@@ -134,11 +147,10 @@ impl Queue {
         self.size_from(targets, None)
     }
 
-    /// As [`Queue::size`], starting from the answer to a similar question, requests/ms. The result does
-    /// not depend on the start beyond rounding; a good start saves about half of the time.
-    pub fn size_warm(&self, targets: &SloTargets, previous_per_ms: f64) -> Result<Sizing, SizeError> {
-        let usable = previous_per_ms > 0.0 && previous_per_ms.is_finite();
-        self.size_from(targets, usable.then_some(previous_per_ms))
+    /// As [`Queue::size`], starting from the answer to a similar question: other token counts, targets or
+    /// parameters, but not by much. The result does not depend on the start beyond rounding.
+    pub fn size_warm(&self, targets: &SloTargets, previous: &Sizing) -> Result<Sizing, SizeError> {
+        self.size_from(targets, Some(previous))
     }
 
     /// The rate for each target on its own; see [`Queue::size`] for the errors.
@@ -165,62 +177,93 @@ impl Queue {
         ]
     }
 
-    fn size_from(&self, targets: &SloTargets, start: Option<f64>) -> Result<Sizing, SizeError> {
+    fn size_from(&self, targets: &SloTargets, previous: Option<&Sizing>) -> Result<Sizing, SizeError> {
         check_targets(targets)?;
         let goals = self.goals(targets);
         let (floor, ceiling) = (self.min_per_ms, self.ceiling_per_ms(targets).max(self.min_per_ms));
         let limit = if targets.tps > 0.0 { Binding::Target(Target::Tps) } else { Binding::ServiceLimit };
+        let mut rate_per_ms = self.start(&goals, ceiling, previous);
         let mut search = Search { met: None, missed: None, floor, ceiling, last_step: f64::INFINITY };
-        let mut rate_per_ms = start.unwrap_or_else(|| self.guess(&goals, ceiling)).clamp(floor, ceiling);
-        if goals.iter().flatten().any(Goal::below_idle) {
-            // Most likely out of reach; and where the metric falls with load (generation C, batch 1) the
-            // target must hold at the lightest load too.
-            rate_per_ms = floor;
-        }
-        let mut binding = limit;
-        let mut converged = goals.iter().all(Option::is_none);
-        if converged {
-            rate_per_ms = ceiling;
-        }
-        for evaluations in 1..=MAX_EVALUATIONS {
+        let mut evaluations = 0;
+        loop {
+            evaluations += 1;
             let at = self.moments(rate_per_ms);
-            let metrics = self.metrics_from(&at);
-            let answer = Sizing { rate_per_ms, binding, metrics, evaluations };
-            if converged {
-                return Ok(answer);
-            }
-            let mut step = f64::INFINITY;
-            let mut missed = None;
-            for goal in goals.iter().flatten() {
-                let standing = self.standing(goal, &at, &metrics);
-                if standing.missed && missed.is_none() {
-                    missed = Some((goal, standing.value_ms));
-                }
-                if standing.step < step {
-                    step = standing.step;
-                    binding = Binding::Target(goal.target);
-                }
-            }
-            match missed {
-                None if rate_per_ms >= ceiling => return Ok(Sizing { binding: limit, ..answer }),
+            let standing = self.standings(&goals, &at);
+            let done = |rate_per_ms, binding, at: &Moments| {
+                let correction = self.correction(&goals, binding, rate_per_ms);
+                Ok(Sizing { rate_per_ms, binding, metrics: self.metrics_from(at), evaluations, correction })
+            };
+            match standing.missed {
+                None if rate_per_ms >= ceiling => return done(rate_per_ms, limit, &at),
                 Some((goal, best_ms)) if rate_per_ms <= floor => {
                     return Err(Unreachable { target: goal.target, wanted_ms: goal.limit_ms, best_ms }.into());
                 }
                 _ => {}
             }
-            let last = evaluations + 2 >= MAX_EVALUATIONS;
-            (rate_per_ms, converged) = search.next(rate_per_ms, missed.is_some(), step, evaluations, last);
+            let (step, binding) = (standing.step, standing.binding.map_or(limit, Binding::Target));
+            if step.abs() <= LAST_STEP {
+                let rate_per_ms = (rate_per_ms * (1.0 + step)).max(floor).min(ceiling);
+                return done(rate_per_ms, binding, &at.nearby(step));
+            }
+            let next = search.next(rate_per_ms, standing.missed.is_some(), step, evaluations);
+            if next == rate_per_ms || evaluations >= MAX_EVALUATIONS {
+                // The interval cannot be halved further; stay where the targets are known to hold.
+                let rate_per_ms = search.met.unwrap_or(floor);
+                return done(rate_per_ms, binding, &self.moments(rate_per_ms));
+            }
+            rate_per_ms = next;
         }
-        // Not reached: the last turn of the loop is always a converged one.
-        Err(QueueError::Rate(rate_per_ms).into())
+    }
+
+    /// First rate to try.
+    fn start(&self, goals: &[Option<Goal>; 2], ceiling: f64, previous: Option<&Sizing>) -> f64 {
+        if goals.iter().flatten().any(Goal::below_idle) {
+            // Most likely out of reach; and where the metric falls with load (generation C, batch 1) the
+            // target must hold at the lightest load too.
+            return self.min_per_ms;
+        }
+        let binding = previous.map(|previous| (previous.binding, previous.correction));
+        let mut rate = ceiling;
+        for goal in goals.iter().flatten() {
+            match binding {
+                Some((Binding::Target(target), correction)) if target == goal.target => {
+                    return (self.guess(goal) * correction).max(self.min_per_ms).min(ceiling);
+                }
+                Some((Binding::Target(Target::Ttft | Target::Itl), _)) => {}
+                _ => rate = rate.min(self.guess(goal)),
+            }
+        }
+        rate.max(self.min_per_ms)
+    }
+
+    fn correction(&self, goals: &[Option<Goal>; 2], binding: Binding, rate_per_ms: f64) -> f64 {
+        let bound = goals.iter().flatten().find(|goal| binding == Binding::Target(goal.target));
+        bound.map_or(1.0, |goal| rate_per_ms / self.guess(goal))
+    }
+
+    /// How all goals stand: the first that is missed, and the step to the nearest limit.
+    fn standings<'a>(&self, goals: &'a [Option<Goal>; 2], at: &Moments) -> Standings<'a> {
+        let mut all = Standings { missed: None, step: f64::INFINITY, binding: None };
+        for goal in goals.iter().flatten() {
+            let standing = self.standing(goal, at);
+            if standing.missed && all.missed.is_none() {
+                all.missed = Some((goal, standing.value_ms));
+            }
+            if standing.step < all.step {
+                all.step = standing.step;
+                all.binding = Some(goal.target);
+            }
+        }
+        all
     }
 
     /// Where a goal stands at the evaluated rate, and the Newton step on its straightened form.
-    fn standing(&self, goal: &Goal, at: &Moments, metrics: &Metrics) -> Standing {
+    fn standing(&self, goal: &Goal, at: &Moments) -> Standing {
+        let latency = self.service.latency(at.service_ms, at.in_service, self.batch);
         let (itl_slope, first_slope) = self.service.latency_slope(at.service_slope, at.in_service_slope);
         let (wait, wait_slope, rest, rest_slope) = match goal.target {
-            Target::Ttft => (at.wait_ms, at.wait_slope, metrics.ttft_ms - at.wait_ms, first_slope),
-            _ => (0.0, 0.0, metrics.itl_ms, itl_slope),
+            Target::Ttft => (at.wait_ms, at.wait_slope, latency.first_token_ms, first_slope),
+            _ => (0.0, 0.0, latency.itl_ms, itl_slope),
         };
         let value_ms = wait + rest;
         let missed = value_ms > goal.limit_ms;
@@ -263,20 +306,18 @@ impl Queue {
         self.service.service_ms(1.0) / ((together - 1.0) * self.service.service_ms(together))
     }
 
-    /// First rate to try: the least of the goals' rates without a batch limit and of the rate at which
-    /// the wait would be met by the square-root staffing rule.
-    fn guess(&self, goals: &[Option<Goal>; 2], ceiling: f64) -> f64 {
-        let mut rate = ceiling;
-        for goal in goals.iter().flatten() {
-            let (base, slope) = goal.line;
-            if slope > 0.0 && goal.limit_ms > base + slope {
-                rate = rate.min(self.unlimited_rate((goal.limit_ms - base) / slope));
-            }
-            if goal.target == Target::Ttft {
-                let budget = goal.limit_ms - (base + slope * f64::from(self.batch));
-                if budget > 0.0 {
-                    rate = rate.min(self.staffing_rate(budget));
-                }
+    /// Estimate of a goal's rate: the lesser of the rates without a batch limit and of the square-root
+    /// staffing rule for the wait.
+    fn guess(&self, goal: &Goal) -> f64 {
+        let mut rate = self.max_per_ms;
+        let (base, slope) = goal.line;
+        if slope > 0.0 && goal.limit_ms > base + slope {
+            rate = rate.min(self.unlimited_rate((goal.limit_ms - base) / slope));
+        }
+        if goal.target == Target::Ttft {
+            let budget = goal.limit_ms - (base + slope * f64::from(self.batch));
+            if budget > 0.0 {
+                rate = rate.min(self.staffing_rate(budget));
             }
         }
         rate
@@ -291,16 +332,18 @@ impl Queue {
         let full_ms = self.service.service_ms(batch);
         let spread = (batch * full_ms / self.service.base_ms()).sqrt().min(batch);
         let limit_per_ms = batch / full_ms;
-        let wanted = -(wait_ms * limit_per_ms).ln();
-        let mut spare = (1.0 / (wait_ms * limit_per_ms)).min(0.9);
-        for _ in 0..4 {
+        let wanted = wait_ms * limit_per_ms;
+        let mut spare = (1.0 / wanted).min(0.9);
+        for _ in 0..3 {
             let x = (spare * spread).min(12.0);
             let tail = 2.0 / (x + (x * x + 8.0 / std::f64::consts::PI).sqrt());
-            let ratio = (std::f64::consts::TAU).sqrt() * (0.5 * x * x).exp() - tail;
+            let ratio = std::f64::consts::TAU.sqrt() * (0.5 * x * x).exp() - tail;
             let inverse = 1.0 + x * ratio;
-            let gap = spare.ln() + inverse.ln() - wanted;
+            let gap = (spare * inverse * wanted).ln();
             let growth = 1.0 + x * x + x * ratio / inverse;
-            spare = (spare * (-gap / growth).exp()).min(0.95);
+            // exp(-gap/growth), closely enough for a step of Newton's method.
+            let half = (0.5 * gap / growth).clamp(-0.9, 0.9);
+            spare = (spare * (1.0 - half) / (1.0 + half)).min(0.95);
         }
         limit_per_ms * (1.0 - spare)
     }
@@ -318,30 +361,23 @@ struct Search {
 }
 
 impl Search {
-    /// The next rate, and whether it is the answer.
-    fn next(&mut self, rate: f64, missed: bool, step: f64, evaluations: u32, last: bool) -> (f64, bool) {
+    /// The next rate to try; the same rate again when the interval cannot be narrowed.
+    fn next(&mut self, rate: f64, missed: bool, step: f64, evaluations: u32) -> f64 {
         if missed {
             self.missed = Some(rate);
         } else {
             self.met = Some(rate);
         }
-        if last {
-            return (self.met.unwrap_or(self.floor), true);
-        }
         let next = rate * step.exp();
-        if step.abs() <= LAST_STEP {
-            return (next.max(self.floor).min(self.ceiling), true);
-        }
         let (low, high) = (self.met.unwrap_or(self.floor), self.missed.unwrap_or(self.ceiling));
         let slow = evaluations > PATIENCE && step.abs() > 0.5 * self.last_step;
         self.last_step = step.abs();
         match (self.met, self.missed) {
             (Some(met), Some(missed)) if slow || next <= met || next >= missed => {
                 let middle = (met * missed).sqrt();
-                let done = missed - met <= 1e-15 * missed || middle <= met || middle >= missed;
-                if done { (met, true) } else { (middle, false) }
+                if middle <= met || middle >= missed { rate } else { middle }
             }
-            _ => (next.max(low).min(high), false),
+            _ => next.max(low).min(high),
         }
     }
 }
