@@ -14,6 +14,7 @@
 pub mod analyze;
 pub mod config;
 pub mod limits;
+pub mod optimize;
 pub mod units;
 
 /// Message types generated from `proto/`.

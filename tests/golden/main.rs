@@ -5,6 +5,7 @@
 
 mod queue;
 mod report;
+mod solver;
 
 use report::{Report, golden_dir, read_jsonl};
 use serde_json::Value;
@@ -13,7 +14,8 @@ use serde_json::Value;
 type Runner = fn(&mut Report, &[Value]);
 
 /// File-name prefix and what runs its records.
-const KINDS: &[(&str, Runner)] = &[("queue_a", queue::run), ("queue_b", queue::run), ("queue_c", queue::run)];
+const KINDS: &[(&str, Runner)] =
+    &[("queue_a", queue::run), ("queue_b", queue::run), ("queue_c", queue::run), ("solver", solver::run)];
 
 #[test]
 fn every_golden_record_agrees_or_deviates_for_a_stated_reason() {

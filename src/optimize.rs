@@ -1,0 +1,3 @@
+//! Optimizers: from candidates and inventory to a plan. Pure.
+
+pub mod solver;
