@@ -182,7 +182,7 @@ impl Queue {
         let goals = self.goals(targets);
         let (floor, ceiling) = (self.min_per_ms, self.ceiling_per_ms(targets).max(self.min_per_ms));
         let limit = if targets.tps > 0.0 { Binding::Target(Target::Tps) } else { Binding::ServiceLimit };
-        let mut rate_per_ms = self.start(&goals, ceiling, previous);
+        let (mut rate_per_ms, guesses) = self.start(&goals, ceiling, previous);
         let mut search = Search { met: None, missed: None, floor, ceiling, last_step: f64::INFINITY };
         let mut evaluations = 0;
         loop {
@@ -190,7 +190,7 @@ impl Queue {
             let at = self.moments(rate_per_ms);
             let standing = self.standings(&goals, &at);
             let done = |rate_per_ms, binding, at: &Moments| {
-                let correction = self.correction(&goals, binding, rate_per_ms);
+                let correction = self.correction(&goals, guesses, binding, rate_per_ms);
                 Ok(Sizing { rate_per_ms, binding, metrics: self.metrics_from(at), evaluations, correction })
             };
             match standing.missed {
@@ -215,30 +215,46 @@ impl Queue {
         }
     }
 
-    /// First rate to try.
-    fn start(&self, goals: &[Option<Goal>; 2], ceiling: f64, previous: Option<&Sizing>) -> f64 {
+    /// First rate to try, and the estimates made on the way.
+    fn start(
+        &self,
+        goals: &[Option<Goal>; 2],
+        ceiling: f64,
+        previous: Option<&Sizing>,
+    ) -> (f64, [Option<f64>; 2]) {
+        let mut guesses = [None; 2];
         if goals.iter().flatten().any(Goal::below_idle) {
             // Most likely out of reach; and where the metric falls with load (generation C, batch 1) the
             // target must hold at the lightest load too.
-            return self.min_per_ms;
+            return (self.min_per_ms, guesses);
         }
-        let binding = previous.map(|previous| (previous.binding, previous.correction));
+        let bound = |goal: &Goal, sizing: &Sizing| sizing.binding == Binding::Target(goal.target);
+        let known = previous.filter(|sizing| goals.iter().flatten().any(|goal| bound(goal, sizing)));
         let mut rate = ceiling;
-        for goal in goals.iter().flatten() {
-            match binding {
-                Some((Binding::Target(target), correction)) if target == goal.target => {
-                    return (self.guess(goal) * correction).max(self.min_per_ms).min(ceiling);
-                }
-                Some((Binding::Target(Target::Ttft | Target::Itl), _)) => {}
-                _ => rate = rate.min(self.guess(goal)),
+        for (goal, guess) in goals.iter().zip(&mut guesses) {
+            let Some(goal) = goal else { continue };
+            if known.is_some_and(|sizing| !bound(goal, sizing)) {
+                continue;
             }
+            let estimate = self.guess(goal);
+            *guess = Some(estimate);
+            rate = rate.min(estimate * known.map_or(1.0, |sizing| sizing.correction));
         }
-        rate.max(self.min_per_ms)
+        (rate.max(self.min_per_ms), guesses)
     }
 
-    fn correction(&self, goals: &[Option<Goal>; 2], binding: Binding, rate_per_ms: f64) -> f64 {
-        let bound = goals.iter().flatten().find(|goal| binding == Binding::Target(goal.target));
-        bound.map_or(1.0, |goal| rate_per_ms / self.guess(goal))
+    fn correction(
+        &self,
+        goals: &[Option<Goal>; 2],
+        guesses: [Option<f64>; 2],
+        binding: Binding,
+        rate_per_ms: f64,
+    ) -> f64 {
+        let bound = goals.iter().zip(guesses).find_map(|(goal, guess)| {
+            let goal = goal.as_ref().filter(|goal| binding == Binding::Target(goal.target))?;
+            Some(guess.unwrap_or_else(|| self.guess(goal)))
+        });
+        bound.map_or(1.0, |guess| rate_per_ms / guess)
     }
 
     /// How all goals stand: the first that is missed, and the step to the nearest limit.
