@@ -7,6 +7,8 @@
 
 /// Weights below this share of the peak no longer count in a sum of positive terms.
 const NEGLIGIBLE: f64 = 1e-22;
+/// `-ln` of about that share.
+const NEGLIGIBLE_LOG: f64 = 50.0;
 /// Weights are dropped before they become subnormal, which would be slow.
 const VANISHING: f64 = 1e-290;
 
@@ -42,15 +44,15 @@ impl Moments {
         let chain = Chain { slope: rate_per_ms * slope_ms, base: rate_per_ms * base_ms };
         let limit = f64::from(batch);
         let sums = Sums::of(&chain, limit, queue_length);
-        let Sums { peak, served_one, served_two, tail_zero, tail_one, tail_two, .. } = sums;
-        let depth = limit - peak;
-        let total = sums.at_peak + sums.beside_peak + tail_zero;
+        let Sums { origin, served_one, served_two, tail_zero, tail_one, tail_two, .. } = sums;
+        let depth = limit - origin;
+        let total = sums.at_origin + sums.beside_origin + tail_zero;
 
-        // Offsets from the peak: of min(n, N), of n, and of n above N.
+        // Offsets from the origin: of min(n, N), of n, and of n above N.
         let served = (served_one + depth * tail_zero) / total;
         let waiting = tail_one / total;
         let number = served + waiting;
-        let in_service = peak + served;
+        let in_service = origin + served;
         // Up to N the arrivals of a state balance the departures of the next; above, mu(N) leaves.
         let limit_per_ms = limit / (base_ms + slope_ms * limit);
         let throughput_per_ms = (rate_per_ms * sums.below_limit + limit_per_ms * tail_zero) / total;
@@ -58,10 +60,10 @@ impl Moments {
         let in_service_slope =
             (served_two + depth * (depth * tail_zero + tail_one)) / total - served * number;
         let waiting_slope = (depth * tail_one + tail_two) / total - waiting * number;
-        let states_above_peak = depth + f64::from(queue_length);
+        let states_above_origin = depth + f64::from(queue_length);
         let lost_ratio = sums.full / total;
         let throughput_growth =
-            1.0 - lost_ratio * (states_above_peak - number) * rate_per_ms / throughput_per_ms;
+            1.0 - lost_ratio * (states_above_origin - number) * rate_per_ms / throughput_per_ms;
 
         let (service_ms, service_slope) = match (slope_ms == 0.0, batch) {
             (true, _) => (base_ms, 0.0),
@@ -76,7 +78,11 @@ impl Moments {
             throughput_per_ms,
             in_service,
             waiting,
-            busy_ratio: if peak == 0.0 { (total - sums.at_peak) / total } else { 1.0 - sums.empty / total },
+            busy_ratio: if origin == 0.0 {
+                (total - sums.at_origin) / total
+            } else {
+                1.0 - sums.empty / total
+            },
             service_ms,
             wait_ms,
             in_service_slope,
@@ -114,19 +120,19 @@ struct Chain {
     base: f64,
 }
 
-/// Sums over the weights, scaled so that the largest weight is about 1.
+/// Sums over the weights, scaled so that the weight of the origin, or in overload of the full state, is 1.
 struct Sums {
-    /// State of the largest weight among `0..=N`.
-    peak: f64,
-    /// Weight of the peak.
-    at_peak: f64,
+    /// State from which others are counted.
+    origin: f64,
+    /// Weight of the origin.
+    at_origin: f64,
     /// Sum of the other weights in `0..=N`.
-    beside_peak: f64,
+    beside_origin: f64,
     /// Sum of the weights below `N`.
     below_limit: f64,
-    /// Sum of `(n - peak) w(n)` over `0..=N`.
+    /// Sum of `(n - origin) w(n)` over `0..=N`.
     served_one: f64,
-    /// Sum of `(n - peak)^2 w(n)` over `0..=N`.
+    /// Sum of `(n - origin)^2 w(n)` over `0..=N`.
     served_two: f64,
     /// Weight of the empty state, 0 when negligible.
     empty: f64,
@@ -143,13 +149,16 @@ struct Sums {
 impl Sums {
     fn of(chain: &Chain, limit: f64, queue_length: u32) -> Sums {
         let load_ratio = chain.ratio(limit);
-        let peak = chain.peak(limit);
-        let below = chain.sum_down(peak);
-        let above = chain.sum_up(peak, limit);
+        let overload = load_ratio > 1.0;
+        let origin = if overload { limit } else { chain.first(limit) };
+        let (below, above) = match overload {
+            true => (chain.sum_down(limit), Side::EMPTY),
+            false => (Side::none_from(origin), chain.sum_up(origin as u32, limit as u32)),
+        };
         let length = f64::from(queue_length);
         // Scale of 0..=N, weight of the full state, and the tail's sums over j = 1..=Q.
         let (scale, full, zero, one, two);
-        if load_ratio <= 1.0 {
+        if !overload {
             let up = Geometric::sums(load_ratio, queue_length);
             let first = above.last * load_ratio;
             scale = 1.0;
@@ -165,12 +174,13 @@ impl Sums {
             one = length * down.zero - down.one;
             two = length * (length * down.zero - 2.0 * down.one) + down.two;
         }
-        let beside_peak = scale * (below.zero + above.zero);
-        let below_limit = if peak < limit { beside_peak + scale * (1.0 - above.last) } else { beside_peak };
+        let beside_origin = scale * (below.zero + above.zero);
+        let below_limit =
+            if origin < limit { beside_origin + scale * (1.0 - above.last) } else { beside_origin };
         Sums {
-            peak,
-            at_peak: scale,
-            beside_peak,
+            origin,
+            at_origin: scale,
+            beside_origin,
             below_limit,
             served_one: scale * (above.one - below.one),
             served_two: scale * (above.two + below.two),
@@ -183,20 +193,25 @@ impl Sums {
     }
 }
 
-/// Sums over the states on one side of the peak, the peak itself (weight 1) left out.
+/// Sums over the states on one side of the origin, the origin itself (weight 1) left out.
 struct Side {
     /// Sum of the weights.
     zero: f64,
-    /// Sum of weight times distance from the peak.
+    /// Sum of weight times distance from the origin.
     one: f64,
     /// Sum of weight times squared distance.
     two: f64,
-    /// Weight of the last state of the side (the peak's when there is no other); 0 when negligible.
+    /// Weight of the last state of the side (the origin's when there is no other); 0 when negligible.
     last: f64,
 }
 
 impl Side {
     const EMPTY: Side = Side { zero: 0.0, one: 0.0, two: 0.0, last: 1.0 };
+
+    /// The lower side when nothing below the origin counts.
+    fn none_from(origin: f64) -> Side {
+        Side { last: if origin == 0.0 { 1.0 } else { 0.0 }, ..Side::EMPTY }
+    }
 
     /// Adds four states at distances `distance + 1..=distance + 4`, given the ratios of their weights.
     #[inline(always)]
@@ -237,42 +252,47 @@ impl Chain {
         n / (self.slope * n + self.base)
     }
 
-    /// The last state up to `limit` whose weight is not below its predecessor's.
-    fn peak(&self, limit: f64) -> f64 {
-        if self.ratio(limit) >= 1.0 {
-            return limit;
-        }
-        (self.base / (1.0 - self.slope)).floor().clamp(0.0, limit)
+    /// The first state that counts, for a load ratio of at most 1. With the peak at `m = q/(1 - z)`
+    /// (`q`, `z` base and slope of the ratio, `m` at most `N`) the ratio `i` states below it is at least
+    /// `1 + (1 - z) i/(m - i)`, whose logarithm is at least `(1 - z) i/m`; so `d` states below the peak the
+    /// weight has fallen by more than `exp(-(1 - z) d^2/(2 m))`.
+    fn first(&self, limit: f64) -> f64 {
+        let rest = 1.0 - self.slope;
+        let peak = (self.base / rest).min(limit);
+        let distance = (2.0 * NEGLIGIBLE_LOG * peak / rest).sqrt();
+        (peak - distance - 1.0).max(0.0).floor()
     }
 
-    /// States above the peak, up to `limit`. All count: what waits hangs on the last weight.
-    fn sum_up(&self, peak: f64, limit: f64) -> Side {
+    /// States above `origin` up to `limit`. All count: what waits hangs on the last weight.
+    fn sum_up(&self, origin: u32, limit: u32) -> Side {
         let mut side = Side::EMPTY;
-        let mut n = peak;
-        while n + 4.0 <= limit {
-            side.add_four(
-                n - peak,
-                [self.ratio(n + 1.0), self.ratio(n + 2.0), self.ratio(n + 3.0), self.ratio(n + 4.0)],
-            );
-            n += 4.0;
+        let mut n = origin as usize;
+        let mut distance = 0.0;
+        let limit = limit as usize;
+        while n + 4 <= limit {
+            let inverses = inverses(n);
+            side.add_four(distance, inverses.map(|inverse| self.slope + self.base * inverse));
+            n += 4;
+            distance += 4.0;
             if side.last < VANISHING {
                 return Side { last: 0.0, ..side };
             }
         }
         while n < limit {
-            n += 1.0;
-            side.add_one(n - peak, self.ratio(n));
+            n += 1;
+            distance += 1.0;
+            side.add_one(distance, self.ratio(n as f64));
         }
         side
     }
 
-    /// States below the peak, until they no longer count.
-    fn sum_down(&self, peak: f64) -> Side {
+    /// States below the origin, until they no longer count.
+    fn sum_down(&self, origin: f64) -> Side {
         let mut side = Side::EMPTY;
-        let mut n = peak;
+        let mut n = origin;
         while n >= 4.0 {
             side.add_four(
-                peak - n,
+                origin - n,
                 [
                     self.ratio_down(n),
                     self.ratio_down(n - 1.0),
@@ -286,10 +306,33 @@ impl Chain {
             }
         }
         while n > 0.0 {
-            side.add_one(peak - n + 1.0, self.ratio_down(n));
+            side.add_one(origin - n + 1.0, self.ratio_down(n));
             n -= 1.0;
         }
         side
+    }
+}
+
+/// Entries of [`INVERSES`].
+const INVERSE_COUNT: usize = 1025;
+
+/// `1/n`, because a multiplication is several times cheaper than a division; entry 0 is not used.
+static INVERSES: [f64; INVERSE_COUNT] = {
+    let mut table = [0.0; INVERSE_COUNT];
+    let mut n = 1;
+    while n < INVERSE_COUNT {
+        table[n] = 1.0 / n as f64;
+        n += 1;
+    }
+    table
+};
+
+/// `1/n` for the four numbers after `n`.
+#[inline(always)]
+fn inverses(n: usize) -> [f64; 4] {
+    match INVERSES.get(n + 1..n + 5) {
+        Some(&[a, b, c, d]) => [a, b, c, d],
+        _ => [1.0, 2.0, 3.0, 4.0].map(|ahead| 1.0 / (n as f64 + ahead)),
     }
 }
 
