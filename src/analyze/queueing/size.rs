@@ -89,6 +89,8 @@ pub struct Sizing {
     /// The rate over the estimate that the search would start from: what a similar sizing learns from
     /// this one. 1 when no target binds.
     pub(super) correction: f64,
+    /// The question, so that it is not answered twice.
+    asked: (Queue, SloTargets),
 }
 
 /// The largest rate for each target on its own, requests/ms; the service limit when it does not bind.
@@ -148,8 +150,12 @@ impl Queue {
     }
 
     /// As [`Queue::size`], starting from the answer to a similar question: other token counts, targets or
-    /// parameters, but not by much. The result does not depend on the start beyond rounding.
+    /// parameters, but not by much. The result does not depend on the start beyond rounding. The answer to
+    /// the very same question (a load that moved only in its rate) is returned as it is.
     pub fn size_warm(&self, targets: &SloTargets, previous: &Sizing) -> Result<Sizing, SizeError> {
+        if previous.asked == (*self, *targets) {
+            return Ok(*previous);
+        }
         self.size_from(targets, Some(previous))
     }
 
@@ -191,7 +197,9 @@ impl Queue {
             let standing = self.standings(&goals, &at);
             let done = |rate_per_ms, binding, at: &Moments| {
                 let correction = self.correction(&goals, guesses, binding, rate_per_ms);
-                Ok(Sizing { rate_per_ms, binding, metrics: self.metrics_from(at), evaluations, correction })
+                let metrics = self.metrics_from(at);
+                let asked = (*self, *targets);
+                Ok(Sizing { rate_per_ms, binding, metrics, evaluations, correction, asked })
             };
             match standing.missed {
                 None if rate_per_ms >= ceiling => return done(rate_per_ms, limit, &at),
