@@ -66,25 +66,36 @@ pub(super) fn solve(problem: &Problem, options: &Options) -> Vec<Option<Grant>> 
         .filter_map(|at| Entry::new(problem, &orders[at as usize], at, 0, i64::from(at)))
         .collect();
     entries.sort_by_key(|entry| entry.rank);
-    let groups: Vec<&[Entry]> = match options.delayed_best_effort {
-        true => vec![&entries],
-        false => entries.chunk_by(|a, b| a.rank == b.rank).collect(),
-    };
-    for group in groups {
-        let unallocated = fill(problem, &orders, group, &mut stock, &mut grants);
-        let unallocated = match options.search {
-            Search::Greedy => unallocated,
-            Search::BestValue => {
-                improve::improve(problem, &orders, group_servers(group), unallocated, &mut stock, &mut grants)
+    let mut left_out = Vec::new();
+    for equals in entries.chunk_by(|a, b| a.rank == b.rank) {
+        let mut unallocated = fill(problem, &orders, equals, &mut stock, &mut grants);
+        if options.search == Search::BestValue {
+            let servers: Vec<u32> = equals.iter().map(|entry| entry.server).collect();
+            improve::improve(problem, &orders, &servers, &mut stock, &mut grants);
+            unallocated.retain(|&at| grants[at as usize].is_none());
+            let known = unallocated.len();
+            // Servers that gave way to others come after those that failed.
+            unallocated.extend(servers.iter().filter(|&&at| grants[at as usize].is_none()));
+            let (first, second) = unallocated.split_at(known);
+            unallocated =
+                first.iter().chain(second.iter().filter(|at| !first.contains(at))).copied().collect();
+        }
+        match options.delayed_best_effort {
+            true => left_out.extend(unallocated),
+            false => {
+                best_effort::allocate(
+                    problem,
+                    &orders,
+                    options.policy,
+                    &unallocated,
+                    &mut stock,
+                    &mut grants,
+                );
             }
-        };
-        best_effort::allocate(problem, &orders, options.policy, &unallocated, &mut stock, &mut grants);
+        }
     }
+    best_effort::allocate(problem, &orders, options.policy, &left_out, &mut stock, &mut grants);
     grants
-}
-
-fn group_servers(group: &[Entry]) -> Vec<u32> {
-    group.iter().map(|entry| entry.server).collect()
 }
 
 /// Serves the entries in order; returns the servers left without an allocation, as they failed.
