@@ -3,3 +3,4 @@
 pub mod cost_aware;
 pub mod enforcer;
 pub mod limiter;
+pub mod solver;
