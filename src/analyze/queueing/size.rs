@@ -13,9 +13,9 @@ use super::chain::Moments;
 use super::{Metrics, Queue, QueueError};
 use crate::config::SloTargets;
 
-/// Share of the service limit used when a throughput target is set: a stability margin; the value is 0.9 in
-/// single precision, as published.
-const TPS_SHARE: f64 = 0.9_f32 as f64;
+/// Share of the service limit used when a throughput target is set: a stability margin of 0.1, which is a
+/// single-precision value, as published.
+const TPS_SHARE: f64 = 1.0 - 0.1_f32 as f64;
 /// A step of this size in `ln L` is the last one: the next would be about its square.
 const LAST_STEP: f64 = 1e-7;
 /// Steps after which the interval is halved whenever a step fails to do better.
