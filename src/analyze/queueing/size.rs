@@ -150,9 +150,16 @@ impl Queue {
         self.size_from(targets, None)
     }
 
+    /// As [`Queue::size`], to the last bit, given an answer of [`Queue::size`] or of this function: the
+    /// answer to the very same question (a load that moved only in its rate) is returned as it is, another
+    /// is worked out anew.
+    pub fn size_again(&self, targets: &SloTargets, previous: &Sizing) -> Result<Sizing, SizeError> {
+        if previous.asked == (*self, *targets) { Ok(*previous) } else { self.size(targets) }
+    }
+
     /// As [`Queue::size`], starting from the answer to a similar question: other token counts, targets or
-    /// parameters, but not by much. The result does not depend on the start beyond rounding. The answer to
-    /// the very same question (a load that moved only in its rate) is returned as it is.
+    /// parameters, but not by much. The result depends on the start in its rounding; where answers must not
+    /// depend on what was asked before, use [`Queue::size_again`].
     pub fn size_warm(&self, targets: &SloTargets, previous: &Sizing) -> Result<Sizing, SizeError> {
         if previous.asked == (*self, *targets) {
             return Ok(*previous);
