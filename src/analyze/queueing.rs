@@ -35,7 +35,7 @@ mod size;
 
 pub use allocate::{
     Allocation, AllocationInput, BatchSource, MAX_REPLICAS, SetBy, WAIT_P95_OVER_MEAN, allocate,
-    allocate_warm, batch_limit, replicas_for,
+    allocate_again, allocate_warm, batch_limit, replicas_for,
 };
 pub use service::{Revision, ServiceTimes, Tokens};
 pub use size::{Binding, Rates, SizeError, Sizing, Target, Unreachable};

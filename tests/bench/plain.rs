@@ -20,6 +20,7 @@ pub struct Plain {
 
 /// Steady state at one rate.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code)] // The benchmark reads less of it than the tests.
 pub struct State {
     /// Throughput, requests/ms.
     pub throughput_per_ms: f64,

@@ -121,7 +121,7 @@ fn row(batch: u32) {
         let share = cold.rate_per_ms * (0.7 + 0.3 * random.next());
         warm_ns.push(best_ns(5, 20, || {
             let queue = problem.queue(black_box(problem.tokens));
-            let _ = black_box(queue.size_warm(black_box(&problem.targets), previous));
+            let _ = black_box(queue.size_again(black_box(&problem.targets), previous));
             let _ = black_box(queue.metrics_at(black_box(share)));
         }));
         cold_steps += cold.evaluations;

@@ -126,9 +126,13 @@ impl Case<'_> {
     fn queue(&self, revision: Revision) -> Result<Queue, QueueError> {
         let service = ServiceTimes::with_revision(&self.parms(), self.tokens(), revision)?;
         let batch = self.whole("max_batch");
-        let length = match self.generation {
-            Generation::A => self.whole("k_states") - batch,
-            _ => self.whole("max_queue"),
+        let (batch, length) = match self.generation {
+            Generation::A => {
+                let states = self.whole("k_states");
+                (batch.min(states), states.saturating_sub(batch))
+            }
+            // A negative length is out of range too.
+            _ => (batch, self.record["in"]["max_queue"].as_i64().unwrap_or(0).try_into().unwrap_or(u32::MAX)),
         };
         Queue::new(service, batch, length)
     }

@@ -62,14 +62,18 @@ fn near(got: f64, want: &Value, relative: f64, absolute: f64) -> bool {
     (got - want).abs() <= relative * want.abs() + absolute
 }
 
-/// Whether the peer's rate differs by more than its tolerance and yet meets the targets in double
-/// precision within 1e-6: then the search of the peer could not see the difference.
+/// Whether the demand is a whole number of replicas within single precision, or the peer's rate differs by
+/// more than its tolerance and yet meets the targets in double precision within 1e-6: then the peer could
+/// not see the difference.
 fn badly_conditioned(asked: &AllocationInput, ours: &Allocation, their: &Value) -> bool {
     let rate_per_ms = single(&their["max_rate_per_replica_per_ms"]);
     let differs = (rate_per_ms / ours.max_rate_per_replica_per_ms - 1.0).abs() > 1e-4;
     let Ok(at) = asked.queue().and_then(|queue| queue.metrics_at(rate_per_ms)) else { return false };
     let meets = |target: f64, value: f64| target == 0.0 || value <= target * (1.0 + 1e-6);
-    differs && meets(asked.targets.itl_ms, at.itl_ms) && meets(asked.targets.ttft_ms, at.ttft_ms)
+    let ratio = ours.replica_ratio;
+    let tie = ours.replicas.abs_diff(whole(&their["replicas"])) == 1
+        && (ratio - ratio.round()).abs() <= 1e-5 * ratio;
+    (differs || tie) && meets(asked.targets.itl_ms, at.itl_ms) && meets(asked.targets.ttft_ms, at.ttft_ms)
 }
 
 /// A record with its names resolved.

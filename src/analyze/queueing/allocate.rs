@@ -128,21 +128,36 @@ pub fn replicas_for(total: f64, per_replica: f64) -> u32 {
 /// - Negative, NaN or infinite input: [`SizeError::Input`] with the value.
 /// - Demand under a throughput target is the larger of the measured rate and the target's.
 pub fn allocate(input: &AllocationInput) -> Result<Allocation, SizeError> {
-    allocate_from(input, None)
+    allocate_from(input, Start::Cold)
 }
 
-/// As [`allocate`], starting the sizing from a previous one of the same arrangement.
+/// As [`allocate`], to the last bit, with the sizing of a previous answer of [`allocate`] or of this
+/// function: when only the rate of the load has moved, nothing is sized again.
+pub fn allocate_again(input: &AllocationInput, previous: &Sizing) -> Result<Allocation, SizeError> {
+    allocate_from(input, Start::Again(previous))
+}
+
+/// As [`allocate`], starting the sizing from a previous one of the same arrangement; see
+/// [`Queue::size_warm`] for how the answer depends on it.
 pub fn allocate_warm(input: &AllocationInput, previous: &Sizing) -> Result<Allocation, SizeError> {
-    allocate_from(input, Some(previous))
+    allocate_from(input, Start::Warm(previous))
 }
 
-fn allocate_from(input: &AllocationInput, previous: Option<&Sizing>) -> Result<Allocation, SizeError> {
+/// What a sizing may start from.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    Cold,
+    Again(&'a Sizing),
+    Warm(&'a Sizing),
+}
+
+fn allocate_from(input: &AllocationInput, start: Start) -> Result<Allocation, SizeError> {
     check_load(input)?;
     if input.rate_per_s == 0.0 {
         return Ok(idle(input));
     }
     let queue = input.queue()?;
-    let sizing = input.sizing(&queue, previous)?;
+    let sizing = input.sizing(&queue, start)?;
     let per_replica = input.rate_of_one(&sizing);
     let total = input.demand_per_ms();
     let needed = replicas_for(total, per_replica);
@@ -204,14 +219,15 @@ impl AllocationInput {
         self.rate_per_s.max(promised_per_s) / 1000.0
     }
 
-    fn sizing(&self, queue: &Queue, previous: Option<&Sizing>) -> Result<Sizing, SizeError> {
+    fn sizing(&self, queue: &Queue, start: Start) -> Result<Sizing, SizeError> {
         let mut targets = self.targets;
         if matches!(self.parms, PerfParms::Decode { .. }) {
             targets.ttft_ms /= WAIT_P95_OVER_MEAN;
         }
-        match previous {
-            Some(previous) => queue.size_warm(&targets, previous),
-            None => queue.size(&targets),
+        match start {
+            Start::Cold => queue.size(&targets),
+            Start::Again(previous) => queue.size_again(&targets, previous),
+            Start::Warm(previous) => queue.size_warm(&targets, previous),
         }
     }
 
@@ -271,7 +287,7 @@ fn idle(input: &AllocationInput) -> Allocation {
         let batch = batch_limit(input.batch, input.tokens.output);
         return idle_shell(input, batch, replicas, 0.0, None);
     };
-    let sizing = input.sizing(&queue, None).ok();
+    let sizing = input.sizing(&queue, Start::Cold).ok();
     let per_replica = sizing.map_or(0.0, |sizing| input.rate_of_one(&sizing));
     let lone = queue.lone_request();
     Allocation {

@@ -13,8 +13,9 @@ use super::chain::Moments;
 use super::{Metrics, Queue, QueueError};
 use crate::config::SloTargets;
 
-/// Share of the service limit used when a throughput target is set (a stability margin, as published).
-const TPS_SHARE: f64 = 0.9;
+/// Share of the service limit used when a throughput target is set: a stability margin of 0.1, which is a
+/// single-precision value, as published.
+const TPS_SHARE: f64 = 1.0 - 0.1_f32 as f64;
 /// A step of this size in `ln L` is the last one: the next would be about its square.
 const LAST_STEP: f64 = 1e-7;
 /// Steps after which the interval is halved whenever a step fails to do better.
@@ -149,9 +150,16 @@ impl Queue {
         self.size_from(targets, None)
     }
 
+    /// As [`Queue::size`], to the last bit, given an answer of [`Queue::size`] or of this function: the
+    /// answer to the very same question (a load that moved only in its rate) is returned as it is, another
+    /// is worked out anew.
+    pub fn size_again(&self, targets: &SloTargets, previous: &Sizing) -> Result<Sizing, SizeError> {
+        if previous.asked == (*self, *targets) { Ok(*previous) } else { self.size(targets) }
+    }
+
     /// As [`Queue::size`], starting from the answer to a similar question: other token counts, targets or
-    /// parameters, but not by much. The result does not depend on the start beyond rounding. The answer to
-    /// the very same question (a load that moved only in its rate) is returned as it is.
+    /// parameters, but not by much. The result depends on the start in its rounding; where answers must not
+    /// depend on what was asked before, use [`Queue::size_again`].
     pub fn size_warm(&self, targets: &SloTargets, previous: &Sizing) -> Result<Sizing, SizeError> {
         if previous.asked == (*self, *targets) {
             return Ok(*previous);

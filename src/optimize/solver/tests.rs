@@ -214,6 +214,26 @@ proptest! {
         }
     }
 
+    /// Without ties the order of the servers changes nothing either.
+    #[test]
+    fn server_order_changes_nothing_without_ties(
+        problem in problems(0..20),
+        policy in options().prop_map(|options| Options { search: Search::Greedy, ..options }),
+        turn in 0_usize..20,
+    ) {
+        let mut values: Vec<f64> = problem.servers.iter().flat_map(|s| &s.candidates).map(|c| c.value).collect();
+        values.sort_by(f64::total_cmp);
+        if values.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Ok(());
+        }
+        let mut turned = problem.clone();
+        let by = turn % problem.servers.len().max(1);
+        turned.servers.rotate_left(by);
+        let mut grants = solve(&turned, &policy).grants;
+        grants.rotate_right(by);
+        prop_assert_eq!(solve(&problem, &policy).grants, grants);
+    }
+
     /// Improvement never leaves the highest priority that it touches worse off.
     #[test]
     fn best_value_is_never_worse_than_greedy(problem in problems(0..30)) {
