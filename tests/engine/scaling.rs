@@ -171,7 +171,7 @@ fn without_scale_to_zero_the_cheapest_variant_keeps_one_replica() {
     let both = variant("a", "m", ", variantCost: 10") + &variant("b", "m", ", variantCost: 5");
     let mut world = World::new(&both);
     world.write(Scrape::at(0.0).deployment("a", 0, 0).deployment("b", 0, 0));
-    assert_eq!((world.says("b").as_str(), world.says("a").as_str()), ("1 last_replica", "0 transition"));
+    assert_eq!((world.says("b").as_str(), world.says("a").as_str()), ("1 last_replica", "0 steady"));
 }
 
 #[test]
