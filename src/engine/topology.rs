@@ -1,7 +1,9 @@
 //! Variants and models of the current snapshot, and the join from pods to variants.
 
 use super::store::{OwnedKey, Replica, Store, SubjectId};
+use crate::analyze::queueing::Sizing;
 use crate::config::{ModelConfig, ModelKey, Snapshot, TargetKind, Variant, VariantKey};
+use crate::optimize::stabilize::Stabilizer;
 use crate::publish::{Decision, ScalingCount};
 use crate::series::podname;
 use crate::units::TimeMs;
@@ -87,6 +89,10 @@ pub struct VariantState {
     pub decision: Option<Decision>,
     /// Scaling decisions so far, by direction and reason.
     pub scalings: Vec<ScalingCount>,
+    /// Recent plans, for the stabilisation windows.
+    pub stabilizer: Stabilizer,
+    /// Last sizing by the queueing model.
+    pub sizing: Option<Sizing>,
 }
 
 /// One model of the snapshot.
@@ -233,6 +239,8 @@ impl Topology {
                     target: None,
                     decision: None,
                     scalings: Vec::new(),
+                    stabilizer: Stabilizer::default(),
+                    sizing: None,
                 }) as VariantId;
                 self.variant_ids.insert(key.clone(), id);
                 id

@@ -94,11 +94,11 @@ fn a_variant_label_joins_a_pod() {
     let mut world = World::new(&twins());
     let own = [("model_name", "m"), ("namespace", NAMESPACE), ("pod", "odd"), ("llm_d_ai_variant", "b")];
     let scrape = Scrape::at(0.0);
-    world.write(
-        scrape
-            .with("vllm:kv_cache_usage_perc", &own, 0.5)
-            .with("vllm:num_requests_waiting", &own, 0.0),
-    );
+    world.write(scrape.with("vllm:kv_cache_usage_perc", &own, 0.5).with(
+        "vllm:num_requests_waiting",
+        &own,
+        0.0,
+    ));
     assert_eq!(joined_by(&world, "b"), [("variant_label", 1)]);
 }
 
