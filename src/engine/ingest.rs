@@ -150,13 +150,20 @@ impl Engine {
                 signal: classified.signal,
                 rank: classified.rank,
                 scale: classified.scale,
+                added: self.stream,
             },
             Err(why) => {
                 if why != Unused::ConditionNotMet {
                     *self.unused.entry(why).or_default() += 1;
                     self.unmatched_changed = true;
                 }
-                NewSlot { subject: SubjectRef::Unused, signal: row.signal, rank: row.rank, scale: row.scale }
+                NewSlot {
+                    subject: SubjectRef::Unused,
+                    signal: row.signal,
+                    rank: row.rank,
+                    scale: row.scale,
+                    added: self.stream,
+                }
             }
         };
         self.store.add_slot(canonical, new)
@@ -424,7 +431,7 @@ impl Engine {
             self.sweep_cursor = (self.sweep_cursor + 1) % capacity;
             let id = self.sweep_cursor as SlotId;
             let Some(slot) = self.store.slots.get(id as usize) else { continue };
-            if slot.last == TimeMs::MIN || self.stream.since(slot.last) <= SERIES_FORGET_MS {
+            if self.stream.since(slot.last.max(slot.added)) <= SERIES_FORGET_MS {
                 continue;
             }
             self.forget(id);

@@ -249,6 +249,9 @@ pub fn observe(
     let mut mismatch = None;
     for id in &variant.replicas {
         let replica = &store.replicas[*id as usize];
+        if replica.last_seen == TimeMs::MIN {
+            continue; // no sample of it has said anything yet
+        }
         observed.first_seen =
             Some(observed.first_seen.map_or(replica.first_seen, |seen| seen.min(replica.first_seen)));
         observed.health.newest_sample = observed.health.newest_sample.max(Some(replica.last_seen));

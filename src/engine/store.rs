@@ -62,6 +62,8 @@ pub struct Slot {
     pub scale: f64,
     /// Newest sample or staleness marker.
     pub last: TimeMs,
+    /// Stream time when it was first sent, whether or not with a sample that counts.
+    pub added: TimeMs,
     /// Remembered samples.
     pub window: Window,
     /// Hash of the sorted labels.
@@ -274,6 +276,7 @@ impl Store {
             stale: false,
             scale: slot.scale,
             last: TimeMs::MIN,
+            added: slot.added,
             window,
             canonical,
         }) as SlotId;
@@ -353,4 +356,6 @@ pub struct NewSlot {
     pub rank: u8,
     /// Factor to the signal's unit.
     pub scale: f64,
+    /// Stream time now.
+    pub added: TimeMs,
 }
