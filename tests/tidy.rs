@@ -14,7 +14,8 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Modules without input, output, clock and runtime.
 const PURE: &[&str] = &[
-    "units", "limits", "wire", "series", "window", "config", "analyze", "optimize", "publish", "engine", "emulate",
+    "units", "limits", "wire", "series", "window", "config", "analyze", "optimize", "publish", "engine",
+    "emulate",
 ];
 /// What a pure module cannot contain.
 const IMPURE: &[&str] = &[
@@ -123,7 +124,9 @@ fn every_file_begins_with_its_documentation() {
 #[test]
 fn files_are_short() {
     let long = sources().into_iter().map(|source| (source.name(), source.text.lines().count()));
-    none_of(long.filter(|(_, n)| *n > FILE_LINES_MAX).map(|(name, n)| format!("{name}: {n} lines")).collect());
+    none_of(
+        long.filter(|(_, n)| *n > FILE_LINES_MAX).map(|(name, n)| format!("{name}: {n} lines")).collect(),
+    );
 }
 
 #[test]
@@ -239,7 +242,13 @@ fn the_readme_names_every_metric_and_flag() {
     }
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let words: BTreeSet<&str> = readme.split(|c| !word(c)).collect();
-    none_of(names.into_iter().filter(|name| !words.contains(&**name)).map(|n| format!("README.md lacks {n}")).collect());
+    none_of(
+        names
+            .into_iter()
+            .filter(|name| !words.contains(&**name))
+            .map(|n| format!("README.md lacks {n}"))
+            .collect(),
+    );
 }
 
 /// Flags of the clap structures in `text`, as `--name`.

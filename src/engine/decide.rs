@@ -134,12 +134,7 @@ impl Engine {
     }
 
     /// Replica state of each variant as the target rule wants it.
-    fn variant_states(
-        &self,
-        variants: &[VariantId],
-        scratch: &mut super::Scratch,
-        idle_allowed: bool,
-    ) {
+    fn variant_states(&self, variants: &[VariantId], scratch: &mut super::Scratch, idle_allowed: bool) {
         scratch.states.clear();
         for (index, id) in variants.iter().enumerate() {
             let variant = &self.topology.variants[*id as usize];
@@ -153,8 +148,10 @@ impl Engine {
                 min: variant.config.min_replicas.unwrap_or(0),
                 max: variant.config.max_replicas.unwrap_or(u32::MAX),
             };
-            let unmoved =
-                variant.decision.as_ref().filter(|old| (old.current, old.reporting) == (pods, observed.reporting));
+            let unmoved = variant
+                .decision
+                .as_ref()
+                .filter(|old| (old.current, old.reporting) == (pods, observed.reporting));
             let since = unmoved.and_then(|decision| decision.transition_since);
             if since.is_some_and(|since| since + TRANSITION_MAX_MS <= self.stream) {
                 // Nothing has moved for long: decide on what there is instead of waiting for ever.
@@ -168,7 +165,8 @@ impl Engine {
                     && (scratch.analysis.should_scale_up() || desired == 0 && !idle_allowed)
             };
             // So is a change that the bounds no longer allow.
-            let forbidden = |desired: u32| desired.clamp(state.min, state.max.max(state.min)) == state.current;
+            let forbidden =
+                |desired: u32| desired.clamp(state.min, state.max.max(state.min)) == state.current;
             if state.desired.is_some_and(|desired| withdrawn(desired) || forbidden(desired)) {
                 state.desired = Some(state.current);
             }

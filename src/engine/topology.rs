@@ -158,12 +158,14 @@ impl Topology {
     }
 
     fn remove_variants(&mut self, snapshot: &Snapshot, change: &mut SnapshotChange) {
-        let gone: Vec<(VariantKey, VariantId)> = self
+        let mut gone: Vec<(VariantKey, VariantId)> = self
             .variant_ids
             .iter()
             .filter(|(key, _)| !snapshot.variants.contains_key(*key))
             .map(|(key, id)| (key.clone(), *id))
             .collect();
+        // In a fixed order, so that ids are handed out anew in a fixed order too.
+        gone.sort_unstable();
         for (key, id) in gone {
             let state = self.variants.remove(id as usize);
             self.models[state.model as usize].variants.retain(|other| *other != id);
@@ -246,12 +248,13 @@ impl Topology {
     }
 
     fn remove_models(&mut self, change: &mut SnapshotChange) {
-        let empty: Vec<ModelKey> = self
+        let mut empty: Vec<ModelKey> = self
             .model_ids
             .iter()
             .filter(|(_, id)| self.models[**id as usize].variants.is_empty())
             .map(|(key, _)| key.clone())
             .collect();
+        empty.sort_unstable();
         for key in empty {
             if let Some(id) = self.model_ids.remove(&key) {
                 self.models.remove(id as usize);
