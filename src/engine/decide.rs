@@ -373,14 +373,15 @@ fn hold_beside_a_change(scratch: &mut super::Scratch) {
     if scratch.analysis.total == 0 {
         return;
     }
-    let moves = |(plan, observed): (&(u32, Cause), &Observed)| plan.0 != observed.pods;
-    let moving = scratch.plan.iter().zip(&scratch.observed).any(moves);
+    let unheard = |observed: &Observed| observed.reporting > 0 && observed.reporting != observed.pods;
+    let moves = |((desired, _), observed): (&(u32, Cause), &Observed)| *desired != observed.pods;
+    let moving =
+        scratch.plan.iter().zip(&scratch.observed).any(moves) || scratch.observed.iter().any(unheard);
     for ((desired, cause), observed) in scratch.plan.iter_mut().zip(&scratch.observed) {
-        let unheard = observed.reporting > 0 && observed.reporting != observed.pods;
         let holds = match cause {
-            Steady | WaitingForPending | AtMaximum | HoldInput => moving || unheard,
+            Steady | WaitingForPending | AtMaximum | HoldInput => moving,
             ScaleToZero => false,
-            _ => unheard && *desired == observed.pods,
+            _ => unheard(observed) && *desired == observed.pods,
         };
         if holds {
             *cause = Transition;
