@@ -185,16 +185,17 @@ impl Engine {
     ) -> (u32, Cause) {
         let Some(old) = &self.topology.variants[id as usize].decision else { return (count, cause) };
         let observed = &scratch.observed[index];
-        if count >= old.desired || scratch.states[index].desired.is_some() {
+        if scratch.states[index].desired.is_some() {
             return (count, cause);
         }
         let silent = observed.pods.saturating_sub(observed.pending) > observed.reporting;
         let unseen = observed.reporting == 0 && observed.target.is_none_or(|(pods, _)| pods > 0);
-        match (silent || unseen, scratch.analysis.should_scale_up()) {
-            (true, _) => (old.desired, Cause::HoldInput),
-            (false, true) => (old.desired, Cause::Transition),
-            (false, false) => (count, cause),
-        }
+        let (least, why) = match scratch.analysis.should_scale_up() {
+            true => (old.desired.max(observed.pods), Cause::Transition),
+            false if silent || unseen => (old.desired, Cause::HoldInput),
+            false => return (count, cause),
+        };
+        if count < least { (least, why) } else { (count, cause) }
     }
 
     fn publish_variant(
