@@ -1,6 +1,6 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
-use super::observe::replica_counts;
+use super::observe::Observed;
 use super::topology::VariantId;
 use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
@@ -76,11 +76,7 @@ impl Engine {
                 PlanVariant { config: &variant.config, state: *state, sizing: variant.sizing }
             })
             .collect();
-        let silent = |(id, observed): (&VariantId, &super::observe::Observed)| {
-            let decision = self.topology.variants[*id as usize].decision.as_ref();
-            let (pods, pending) = replica_counts(observed, decision);
-            pods.saturating_sub(pending) > observed.reporting
-        };
+        let silent = |o: &Observed| o.pods.saturating_sub(o.pending) > o.reporting;
         let input = PlanInput {
             model,
             config,
@@ -89,7 +85,7 @@ impl Engine {
             rate_per_s: seen.rate_per_s,
             tokens: average_request(observed),
             scheduler,
-            is_partial: variants.iter().zip(observed.iter()).any(silent),
+            is_partial: observed.iter().any(silent),
             observed_at: observed.iter().filter_map(|o| o.health.newest_sample).max().unwrap_or(self.stream),
         };
         match config.mode {
@@ -134,8 +130,8 @@ fn arrival_rate_per_s(scratch: &Scratch) -> Option<f64> {
 }
 
 /// Average request over all variants, weighted by completed requests.
-fn average_request(observed: &[super::observe::Observed]) -> Option<Tokens> {
-    let sum = |field: fn(&super::observe::Observed) -> f64| observed.iter().map(field).sum::<f64>();
+fn average_request(observed: &[Observed]) -> Option<Tokens> {
+    let sum = |field: fn(&Observed) -> f64| observed.iter().map(field).sum::<f64>();
     let finished = sum(|o| o.totals.finished);
     let tokens = Tokens {
         input: sum(|o| o.totals.prompt_tokens) / finished,

@@ -164,12 +164,14 @@ impl Topology {
     }
 
     fn remove_variants(&mut self, snapshot: &Snapshot, change: &mut SnapshotChange) {
-        let gone: Vec<(VariantKey, VariantId)> = self
+        let mut gone: Vec<(VariantKey, VariantId)> = self
             .variant_ids
             .iter()
             .filter(|(key, _)| !snapshot.variants.contains_key(*key))
             .map(|(key, id)| (key.clone(), *id))
             .collect();
+        // In a fixed order, so that ids are handed out anew in a fixed order too.
+        gone.sort_unstable();
         for (key, id) in gone {
             let state = self.variants.remove(id as usize);
             self.models[state.model as usize].variants.retain(|other| *other != id);
@@ -254,12 +256,13 @@ impl Topology {
     }
 
     fn remove_models(&mut self, change: &mut SnapshotChange) {
-        let empty: Vec<ModelKey> = self
+        let mut empty: Vec<ModelKey> = self
             .model_ids
             .iter()
             .filter(|(_, id)| self.models[**id as usize].variants.is_empty())
             .map(|(key, _)| key.clone())
             .collect();
+        empty.sort_unstable();
         for key in empty {
             if let Some(id) = self.model_ids.remove(&key) {
                 self.models.remove(id as usize);
@@ -277,6 +280,18 @@ impl Topology {
             let target = (namespace.clone(), config.target.kind, config.target.name.clone());
             self.by_target.insert(target, id as VariantId);
             self.by_namespace.entry(namespace).or_default().push(id as VariantId);
+        }
+    }
+
+    /// The clock was set back: nothing that is remembered happened after `now`.
+    pub fn forget_future(&mut self, now: TimeMs) {
+        let earlier = |time: &mut Option<TimeMs>| *time = time.map(|time| time.min(now));
+        for (_, model) in &mut self.models {
+            earlier(&mut model.last_active);
+            earlier(&mut model.watched_since);
+        }
+        for decision in self.variants.iter_mut().filter_map(|(_, variant)| variant.decision.as_mut()) {
+            earlier(&mut decision.transition_since);
         }
     }
 
@@ -371,11 +386,7 @@ impl Topology {
 /// stream says nothing about the pod's owner.
 fn owning_targets(replica: &Replica, store: &Store) -> Option<Vec<(TargetKind, Arc<str>)>> {
     let owner_of = |is_replica_set, name: &Arc<str>| {
-        store.owners.get(&OwnedKey {
-            namespace: replica.namespace.clone(),
-            is_replica_set,
-            name: name.clone(),
-        })
+        store.owner(&OwnedKey { namespace: replica.namespace.clone(), is_replica_set, name: name.clone() })
     };
     let owner = owner_of(false, &replica.pod)?;
     Some(match &*owner.kind {
