@@ -66,7 +66,7 @@ impl Engine {
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
         self.variant_states(variants, scratch, idle_allowed);
         targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
-        let seen = self.plan_by_mode(&key, &config, variants, scheduler.queue, scratch, &mut deadline);
+        let seen = self.plan_by_mode(&key, &config, variants, scheduler.queue, scratch);
 
         scratch.counts.clear();
         scratch.counts.extend(scratch.plan.iter().map(|(count, _)| *count));
@@ -80,6 +80,7 @@ impl Engine {
             let plan = self.not_lowered_blindly(variants[index], index, scratch, plan);
             scratch.plan[index] = bounded(plan, &scratch.states[index]);
         }
+        self.stabilize(&config, variants, scratch, &mut deadline);
         hold_beside_a_change(scratch);
 
         let evidence = Arc::new(evidence(scratch, &config, scheduler.queue, seen));
@@ -400,7 +401,7 @@ fn hold_beside_a_change(scratch: &mut super::Scratch) {
     }
 }
 
-fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
+pub(super) fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
     if count > state.max {
         (state.max, Cause::MaxReplicas)
     } else if count < state.min {

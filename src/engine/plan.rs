@@ -1,5 +1,6 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
+use super::decide::bounded;
 use super::observe::Observed;
 use super::topology::VariantId;
 use super::{Engine, Scratch};
@@ -30,7 +31,6 @@ impl Engine {
         variants: &[VariantId],
         scheduler: Option<SchedulerQueue>,
         scratch: &mut Scratch,
-        deadline: &mut TimeMs,
     ) -> DemandSeen {
         let mut seen = DemandSeen { rate_per_s: arrival_rate_per_s(scratch), fallback: None };
         scratch.saturation.clear();
@@ -54,7 +54,6 @@ impl Engine {
             scratch.plan.clear();
             scratch.plan.extend_from_slice(&scratch.saturation);
         }
-        self.stabilize(config, variants, scratch, deadline);
         seen
     }
 
@@ -103,8 +102,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies the stabilisation windows to the plan.
-    fn stabilize(
+    /// Applies the stabilisation windows to the plan. Bounds come before, so that the plans compared are
+    /// those that could be carried out, and again after: they allow no delay.
+    pub(super) fn stabilize(
         &mut self,
         config: &ModelConfig,
         variants: &[VariantId],
@@ -112,13 +112,15 @@ impl Engine {
         deadline: &mut TimeMs,
     ) {
         let windows = Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms };
-        for (id, (count, cause)) in variants.iter().zip(&mut scratch.plan) {
+        for (index, id) in variants.iter().enumerate() {
+            let (count, cause) = &mut scratch.plan[index];
+            let state = &scratch.states[index];
             let variant = &mut self.topology.variants[*id as usize];
             let asked = variant.decision.as_ref().map(|decision| decision.desired);
             let (settled, changes_at) = variant.stabilizer.settle(self.stream, *count, asked, windows);
             *deadline = (*deadline).min(changes_at);
             if settled != *count {
-                (*count, *cause) = (settled, Cause::Stabilizing);
+                (*count, *cause) = bounded((settled, Cause::Stabilizing), state);
             }
         }
     }

@@ -149,13 +149,15 @@ impl Planner {
         let unmet = self.mixer.solve_into(&mut self.counts, rate_per_s, &self.offers);
         for ((wish, variant), count) in out.iter_mut().zip(input.variants).zip(&self.counts) {
             let asked = variant.asked();
-            wish.replicas = if input.is_partial { (*count).max(asked) } else { *count };
-            if wish.cause == Cause::Unreachable {
+            wish.replicas = *count;
+            if input.is_partial && *count < asked {
+                (wish.replicas, wish.cause) = (asked, Cause::HoldInput);
+            } else if wish.cause == Cause::Unreachable {
                 // The best that can be had, and never fewer than there are for a target already missed.
                 wish.replicas = wish.replicas.max(asked);
             } else if unmet > 0.0 && wish.replicas == variant.state.max {
                 wish.cause = Cause::AtMaximum;
-            } else if wish.replicas < asked.max(variant.state.current) {
+            } else if wish.replicas < variant.state.current {
                 wish.cause = Cause::SpareCapacity;
             }
         }
@@ -307,12 +309,14 @@ pub fn arbitrate(
         (0..wishes.len()).filter(|index| wishes[*index].replicas < state(*index).current).collect();
     shrinking.sort_by(|a, b| state(*b).cost.total_cmp(&state(*a).cost).then(b.cmp(a)));
     for index in shrinking {
-        let current = state(index).current;
+        let (current, asked) = (state(index).current, variants[index].asked());
         let removed = (current - wishes[index].replicas).min(allowed);
         allowed -= removed;
-        wishes[index].replicas = current - removed;
-        if removed == 0 {
-            wishes[index].cause = Cause::Steady;
+        // What was agreed before stays agreed.
+        let least = (current - removed).min(asked);
+        if wishes[index].replicas < least {
+            let cause = if least < current { Cause::SpareCapacity } else { Cause::Steady };
+            (wishes[index].replicas, wishes[index].cause) = (least, cause);
         }
     }
 }
