@@ -333,7 +333,9 @@ fn wake_from_zero(counts: &mut [u32], states: &[targets::VariantState], queue: O
 /// Why the plan says what it says about variant `index`, bounds aside.
 fn plan_cause(index: usize, scratch: &super::Scratch, enforced: Enforced, woken: Option<usize>) -> Cause {
     if woken == Some(index) {
-        return Cause::QueuedAtZero;
+        // A pod that somebody started already is kept; it is not asked for.
+        let started = scratch.states[index].current == scratch.counts[index];
+        return if started { Cause::HoldInput } else { Cause::QueuedAtZero };
     }
     match enforced {
         Enforced::ScaledToZero { .. } => return Cause::ScaleToZero,
