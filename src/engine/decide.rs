@@ -168,14 +168,11 @@ impl Engine {
         if (0..variants.len()).any(|index| awaited(index) == Some(false)) {
             return;
         }
-        for index in 0..variants.len() {
-            let observed = &scratch.observed[index];
-            let state = &scratch.states[index];
-            if self.awaited(variants[index], observed, state) == Some(true) {
+        for ((id, observed), state) in variants.iter().zip(&scratch.observed).zip(&mut scratch.states) {
+            if self.awaited(*id, observed, state) == Some(true) {
                 // Nothing has moved for long: decide on what there is instead of waiting for ever.
-                let current = if observed.reporting > 0 { observed.reporting } else { observed.pods };
-                scratch.states[index].desired = None;
-                scratch.states[index].current = current;
+                state.desired = None;
+                state.current = if observed.reporting > 0 { observed.reporting } else { observed.pods };
             }
         }
     }
