@@ -5,7 +5,7 @@ use super::observe::Observed;
 use super::topology::VariantId;
 use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
-use crate::analyze::saturation::targets;
+use crate::analyze::saturation::targets::{self, VariantState};
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{Mode, ModelConfig, ModelKey};
 use crate::optimize::cause::Cause;
@@ -67,14 +67,16 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Result<(), Unknown> {
         let Scratch { observed, states, tokens, wishes, saturation, analysis, .. } = scratch;
-        let states_of: Vec<PlanVariant<'_>> = variants
-            .iter()
-            .zip(states.iter())
-            .map(|(id, state)| {
-                let variant = &self.topology.variants[*id as usize];
-                PlanVariant { config: &variant.config, state: *state, sizing: variant.sizing }
-            })
-            .collect();
+        // An overdue change counts as what it is here: these modes do not wait for changes.
+        let of = |(id, (state, observed)): (&VariantId, (&VariantState, &Observed))| {
+            let variant = &self.topology.variants[*id as usize];
+            let desired = variant.decision.as_ref().map(|decision| decision.desired);
+            let (current, pending) = (observed.pods, observed.pending);
+            let state = VariantState { current, pending, desired, ..*state };
+            PlanVariant { config: &variant.config, state, sizing: variant.sizing }
+        };
+        let states_of: Vec<PlanVariant<'_>> =
+            variants.iter().zip(states.iter().zip(observed.iter())).map(of).collect();
         let silent = |o: &Observed| o.pods.saturating_sub(o.pending) > o.reporting;
         let input = PlanInput {
             model,
