@@ -77,7 +77,11 @@ impl Engine {
         for (index, variant) in variants.iter().enumerate() {
             let policy = policy_cause(index, scratch, enforced, woken);
             let planned = (scratch.counts[index], policy.unwrap_or(scratch.plan[index].1));
-            let planned = self.not_lowered_blindly(*variant, index, scratch, planned);
+            // Modes that size by demand have taken missing input into account themselves.
+            let planned = match scratch.wishes.is_empty() {
+                true => self.not_lowered_blindly(*variant, index, scratch, planned),
+                false => planned,
+            };
             scratch.plan[index] = bounded(planned, &scratch.states[index]);
         }
         self.stabilize(&config, variants, scratch, &mut deadline);

@@ -9,7 +9,7 @@ use crate::analyze::saturation::targets::{self, VariantState};
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{Mode, ModelConfig, ModelKey};
 use crate::optimize::cause::Cause;
-use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate};
+use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, name_causes};
 use crate::optimize::stabilize::Windows;
 use crate::units::TimeMs;
 
@@ -91,11 +91,18 @@ impl Engine {
         };
         match config.mode {
             Mode::Saturation => {}
-            Mode::Tokens => self.planner.by_tokens(wishes, &mut self.token_memory, &input)?,
-            Mode::Model => self.planner.by_model(wishes, &input)?,
+            Mode::Tokens => {
+                self.planner.by_tokens(wishes, &mut self.token_memory, &input)?;
+                name_causes(wishes, &states_of, None, input.is_partial);
+            }
+            Mode::Model => {
+                self.planner.by_model(wishes, &input)?;
+                name_causes(wishes, &states_of, None, input.is_partial);
+            }
             Mode::Hybrid => {
                 self.planner.by_model(wishes, &input)?;
                 arbitrate(wishes, &states_of, analysis, &config.saturation, saturation);
+                name_causes(wishes, &states_of, Some(saturation), input.is_partial);
             }
         }
         for (id, wish) in variants.iter().zip(wishes.iter()) {

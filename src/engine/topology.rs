@@ -98,6 +98,8 @@ pub struct VariantState {
 /// One model of the snapshot.
 #[derive(Clone, Debug)]
 pub struct ModelState {
+    /// Its key.
+    pub key: ModelKey,
     /// Its configuration.
     pub config: Arc<ModelConfig>,
     /// Its variants in the order of their names.
@@ -190,6 +192,7 @@ impl Topology {
             return;
         }
         let id = self.models.insert(ModelState {
+            key: key.clone(),
             config: config.clone(),
             variants: Vec::new(),
             schedulers: Vec::new(),
