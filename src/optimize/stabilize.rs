@@ -56,6 +56,10 @@ impl Stabilizer {
     }
 
     fn remember(&mut self, now: TimeMs, planned: u32, longest_ms: i64) {
+        // The clock was set back: what is ahead of it never happened.
+        while self.plans.back().is_some_and(|(since, _)| *since > now) {
+            self.plans.pop_back();
+        }
         if self.plans.back().is_none_or(|(_, count)| *count != planned) {
             if self.plans.len() >= PLANS_MAX
                 && let Some((_, newest)) = self.plans.back_mut()
