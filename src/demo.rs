@@ -245,6 +245,10 @@ impl Run {
             self.tally.apply(index, from, to);
             self.screen.event(at_ms, "scaled", &format!("{name} {from} -> {to} by the autoscaler"));
         }
+        // Show what there is now.
+        for (row, status) in self.frame.rows.iter_mut().zip(self.fleet.variants()) {
+            (row.ready, row.current) = (status.ready, status.current);
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The summary as text: tables of at most 90 columns, then one sentence.
 
 use super::plan::{clock, span};
-use super::screen::{percent, seconds};
+use super::screen::{percent, seconds, wrap};
 use super::summary::{ModelSummary, Summary};
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ impl Summary {
         let _ = write!(text, "{}", self.render_head());
         let _ = write!(text, "{}", self.render_response());
         let _ = write!(text, "{}", self.render_tables());
-        let _ = writeln!(text, "\n{}", self.sentence());
+        let _ = write!(text, "\n{}", self.sentence());
         text
     }
 
@@ -83,8 +83,8 @@ impl Summary {
         let mut text = String::new();
         let _ = writeln!(
             text,
-            "  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9} {:>7}",
-            "model", "served", "in SLO", "at peak*", "TTFT p95", "TPOT p95", "waiting"
+            "  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8}",
+            "model", "served", "in SLO", "load up*", "TTFT p95", "TPOT p95", "max wait"
         );
         for model in &self.models {
             let _ = writeln!(text, "{}", model_line(model));
@@ -92,14 +92,14 @@ impl Summary {
         let _ = writeln!(
             text,
             "\n  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9}",
-            "variant", "ready", "at end", "cost/h", "hours", "cost"
+            "variant", "peak", "at end", "cost/h", "hours", "cost"
         );
         for variant in &self.variants {
             let _ = writeln!(
                 text,
                 "  {:<34} {:>6} {:>6} {:>8.2} {:>9.2} {:>9.2}",
                 cut(&format!("{} ({})", variant.name, variant.accelerator), 34),
-                format!("max {}", variant.ready_max),
+                variant.ready_max,
                 variant.ready_at_end,
                 variant.cost_per_hour,
                 variant.replica_hours,
@@ -130,7 +130,7 @@ impl Summary {
             ms(self.wall.visible_p50_ms),
             ms(self.wall.visible_p99_ms),
         );
-        let _ = writeln!(text, "  * requests that came while the load was up");
+        let _ = writeln!(text, "  * share in SLO of the requests that came while the load was up");
         text
     }
 
@@ -164,7 +164,7 @@ impl Summary {
                 self.replica_hours,
             );
         }
-        wrap(&(text + "."), 90)
+        wrap(&(text + "."), 90, 0) + "\n"
     }
 }
 
@@ -172,14 +172,14 @@ fn model_line(model: &ModelSummary) -> String {
     let share = |share: Option<f64>| share.map_or("-".to_owned(), percent);
     let time = |ms: Option<f64>| ms.map_or("-".to_owned(), seconds);
     format!(
-        "  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9} {:>7}",
+        "  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8}",
         cut(&model.model, 34),
         model.requests.served,
         share(model.requests.attainment),
         share(model.attainment_while_up),
         time(model.ttft_p95_ms),
         time(model.tpot_p95_ms),
-        format!("max {}", model.waiting_max),
+        model.waiting_max,
     )
 }
 
@@ -194,21 +194,4 @@ pub fn words(code: &str) -> String {
 
 fn cut(text: &str, width: usize) -> String {
     text.chars().take(width).collect()
-}
-
-/// The text in lines of at most `width` characters.
-fn wrap(text: &str, width: usize) -> String {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let needed = lines.last().map_or(0, |line| line.len() + 1 + word.len());
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if needed <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.join("\n")
 }

@@ -1,13 +1,19 @@
 //! Live output: a table redrawn in place on a terminal, plain lines elsewhere.
 
-use super::plan::{Plan, clock};
-use super::tally::{Frame, Row};
+use super::plan::{Plan, clock, span};
+use super::tally::{Frame, RECENT_MS, Row};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// Virtual time between two plain lines, ms.
+/// Shortest virtual time between two plain lines, ms.
 const LINE_MS: i64 = 10_000;
+/// About as many plain lines a run has.
+const LINES: i64 = 60;
+/// Widest line of events, columns.
+const EVENT_MAX_COLUMNS: usize = 100;
+/// Where the text of an event begins, columns.
+const EVENT_INDENT: usize = 17;
 /// Shortest real time between two drawings of the table.
 const DRAW_MIN: Duration = Duration::from_millis(80);
 /// Narrowest terminal that gets a table, columns.
@@ -95,10 +101,11 @@ impl Screen {
         if self.table {
             return Ok(());
         }
-        self.print(
-            "Every 10 s: requests/s, requests waiting, share of requests within their targets,\n\
+        let every = span(self.line_ms());
+        self.print(&format!(
+            "Every {every}: requests/s, requests waiting, share of requests within their targets,\n\
              and per variant ready/existing > wanted replicas.\n\n",
-        )
+        ))
     }
 
     /// Notes something that happened at `at_ms`; it is shown with the next frame.
@@ -123,13 +130,18 @@ impl Screen {
         Ok(())
     }
 
+    /// Virtual time between two plain lines, in whole tens of seconds.
+    fn line_ms(&self) -> i64 {
+        ((self.plan.duration_ms / LINES + LINE_MS - 1) / LINE_MS * LINE_MS).max(LINE_MS)
+    }
+
     fn line(&mut self, frame: &Frame) -> io::Result<()> {
         let mut text = String::new();
         for event in self.events.drain(..) {
-            text += &event;
+            text += &wrap(&event, EVENT_MAX_COLUMNS, EVENT_INDENT);
             text.push('\n');
         }
-        if self.last_line_ms.is_none_or(|last_ms| frame.at_ms - last_ms >= LINE_MS) {
+        if self.last_line_ms.is_none_or(|last_ms| frame.at_ms - last_ms >= self.line_ms()) {
             self.last_line_ms = Some(frame.at_ms);
             let rate: f64 = frame.rows.iter().map(|row| row.arrivals_per_s).sum();
             let met = frame.met_share.map_or("   -".to_owned(), |share| percent(share));
@@ -158,7 +170,9 @@ impl Screen {
             let _ = write!(text, "\x1b[{}A\r", self.drawn);
         }
         for event in self.events.drain(..) {
-            let _ = writeln!(text, "{}\x1b[K", cut(&event, columns - 1));
+            for line in wrap(&event, EVENT_MAX_COLUMNS.min(columns - 1), EVENT_INDENT).lines() {
+                let _ = writeln!(text, "{line}\x1b[K");
+            }
         }
         let lines = self.lines(frame, width);
         for line in &lines {
@@ -174,14 +188,19 @@ impl Screen {
         let done = (frame.at_ms as f64 / plan.duration_ms as f64).clamp(0.0, 1.0);
         let filled = (done * BAR_COLUMNS as f64).round() as usize;
         let bar = "#".repeat(filled) + &"-".repeat(BAR_COLUMNS - filled);
-        let met = frame.met_share.map_or("-".to_owned(), percent);
         let head = format!(
-            "{:>7} / {} [{bar}] {}, {} waiting, {} in SLO",
+            "{:>7} / {} [{bar}] {}",
             clock(frame.at_ms),
             clock(plan.duration_ms),
             plan.phase(frame.at_ms),
+        );
+        let rate: f64 = frame.rows.iter().map(|row| row.arrivals_per_s).sum();
+        let met = frame.met_share.map_or("-".to_owned(), percent);
+        let sums = format!(
+            "  {rate:.1} requests/s, {} waiting, {} of the last {} s within their targets",
             frame.waiting,
             met.trim(),
+            RECENT_MS / 1000,
         );
         let title = "  variant         req/s   run  wait   KV  ready want  TTFT p95/SLO  why";
         let mut lines =
@@ -236,6 +255,30 @@ pub fn seconds(ms: f64) -> String {
         ms if ms < 10_000.0 => format!("{:.1}s", ms / 1000.0),
         ms => format!("{:.0}s", ms / 1000.0),
     }
+}
+
+/// The text in lines of at most `width` characters, all but the first indented.
+pub fn wrap(text: &str, width: usize, indent: usize) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    // Spaces that align the beginning are kept.
+    let (head, tail) = text.split_at(text.len() - text.trim_start().len());
+    out += head;
+    column += head.len();
+    for (index, word) in tail.split(' ').enumerate() {
+        let length = word.chars().count();
+        if index > 0 && column + 1 + length > width {
+            out.push('\n');
+            out += &" ".repeat(indent);
+            column = indent;
+        } else if index > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += length;
+    }
+    out
 }
 
 /// The text, cut to `width` characters.

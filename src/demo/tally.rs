@@ -9,7 +9,7 @@ use crate::emulate::fleet::{Fleet, Model, Served, VariantStatus};
 use std::collections::VecDeque;
 
 /// Span over which rates and latencies are shown, ms.
-const RECENT_MS: i64 = 15_000;
+pub const RECENT_MS: i64 = 15_000;
 /// A model is short of replicas while its replicas use this share of their KV cache on average ...
 const SHORT_KV: f64 = 0.80;
 /// ... or this many of its requests wait per ready replica. Both are the demo's saturation thresholds.
