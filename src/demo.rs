@@ -172,11 +172,11 @@ impl Run {
     fn introduce(&mut self, address: SocketAddr) -> io::Result<()> {
         let plan = &self.plan;
         let text = format!(
-            "An emulated vLLM fleet (2 models, 3 variants) pushes its metrics by remote-write once per\n\
-             virtual second; an emulated HPA asks for inferno_desired_replicas every {} s and scales the\n\
-             fleet: up at once, down after {} s (300 s by default in Kubernetes).\n\n  \
-             scenario {}: {} virtual at {}x, about {:.0} s; start-up of a replica {}; seed {}\n  \
-             look around meanwhile: curl http://{address}/api/v1/variants\n\n",
+            "An emulated vLLM fleet (2 models, 3 variants) sends its metrics by remote-write\n\
+             once per virtual second. An emulated HPA asks for inferno_desired_replicas every\n\
+             {} s and scales the fleet: up at once, down after {} s (Kubernetes: 300 s).\n\n  \
+             scenario {}: {} virtual at {}x, about {:.0} s; replicas start in {}; seed {}\n  \
+             meanwhile: curl http://{address}/api/v1/variants\n\n",
             SYNC_MS / 1000,
             DOWN_WINDOW_MS / 1000,
             plan.name(),

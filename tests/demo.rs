@@ -62,6 +62,8 @@ fn a_spike_is_answered_by_a_raised_decision_and_more_replicas() {
     }
     assert!(!progress.contains('\x1b'), "no escape codes without a terminal");
     assert!(progress.lines().all(|line| line.chars().count() <= 100), "{progress}");
+    let summary = progress.split("Summary:").nth(1).unwrap();
+    assert!(summary.lines().all(|line| line.chars().count() <= 80), "{summary}");
 }
 
 #[test]

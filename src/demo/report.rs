@@ -1,8 +1,9 @@
-//! The summary as text: tables of at most 90 columns, then one sentence.
+//! The summary as text: at most 80 columns, then one sentence.
 
 use super::plan::{clock, span};
 use super::screen::{percent, seconds, wrap};
 use super::summary::{ModelSummary, Summary};
+use super::wall::Reaction;
 use std::fmt::Write as _;
 
 impl Summary {
@@ -31,51 +32,50 @@ impl Summary {
 
     fn render_response(&self) -> String {
         let response = &self.response;
-        let mut lines = Vec::new();
-        lines.push(format!("  load rises              at {}", at(response.rise_at_s)));
+        let mut text = String::new();
+        let mut line = |what: &str, when: &str, how: &str| {
+            let _ = writeln!(text, "{}", format!("  {what:<22} {when:<7} {how}").trim_end());
+        };
+        line("load rises", &at(response.rise_at_s), "");
         match (response.decision_after_s, &response.variant) {
             (Some(after_s), Some(variant)) => {
-                lines.push(format!(
-                    "  first raised decision   +{after_s:.0} s    {variant} {} -> {} ({})",
-                    response.from.unwrap_or(0),
-                    response.to.unwrap_or(0),
-                    words(response.reason.as_deref().unwrap_or_default()),
-                ));
-                if let Some(first) = self.wall.first_raise {
-                    lines.push(format!(
-                        "                          {:.1} ms from the samples sent to the decision published,",
-                        first.published_ms
-                    ));
-                    lines.push(format!(
-                        "                          {} to the new count in a reader's hands (real time)",
-                        first.visible_text()
-                    ));
+                let (from, to) = (response.from.unwrap_or(0), response.to.unwrap_or(0));
+                let reason = words(response.reason.as_deref().unwrap_or_default());
+                line(
+                    "first raised decision",
+                    &later(after_s),
+                    &format!("{variant} {from} -> {to} ({reason})"),
+                );
+                if let Some(Reaction { published_ms, visible_ms }) = self.wall.first_raise {
+                    let published = format!("{published_ms:.1} ms from samples sent to decision published");
+                    line("  in real time", "", &published);
+                    line("", "", &format!("{visible_ms:.1} ms to the number in a reader's hands"));
                 }
             }
-            _ => lines.push("  first raised decision   none".to_owned()),
+            _ => line("first raised decision", "none", ""),
         }
         if let Some(after_s) = response.applied_after_s {
-            lines.push(format!(
-                "  autoscaler acts         +{after_s:.0} s    it looks every {:.0} s; raises waited {:.1} s on \
-                 average",
-                self.autoscaler.sync_s,
-                self.autoscaler.mean_wait_s.unwrap_or(0.0),
-            ));
+            let scaler = &self.autoscaler;
+            let waited = scaler.mean_wait_s.unwrap_or(0.0);
+            let how = format!("looks every {:.0} s; raises wait {waited:.1} s on average", scaler.sync_s);
+            line("autoscaler acts", &later(after_s), &how);
         }
-        lines.push(format!("  enough ready replicas   {}", self.enough_text()));
-        lines.join("\n") + "\n\n"
+        if let Some(after_s) = response.short_after_s {
+            let how = format!("{:.0} s in all (queue or KV cache over threshold)", response.short_for_s);
+            line("short of replicas", &later(after_s), &how);
+        }
+        let (when, how) = self.enough();
+        line("enough ready replicas", &when, how);
+        text + "\n"
     }
 
-    fn enough_text(&self) -> String {
+    fn enough(&self) -> (String, &'static str) {
+        let over = self.completed || self.played_s > self.response.fall_at_s;
         match (self.response.enough, self.response.enough_after_s) {
-            (_, Some(after_s)) => {
-                format!("+{after_s:.0} s   queues and KV cache back under their thresholds")
-            }
-            ("always", None) => "always  no queue or KV cache passed its threshold".to_owned(),
-            _ if self.completed || self.played_s > self.response.fall_at_s => {
-                "not while the load was up".to_owned()
-            }
-            _ => "not yet".to_owned(),
+            (_, Some(after_s)) => (later(after_s), "all under threshold, with the load still up"),
+            ("always", None) => ("always".to_owned(), "no queue or KV cache passed its threshold"),
+            _ if over => ("never".to_owned(), "not while the load was up"),
+            _ => ("not yet".to_owned(), ""),
         }
     }
 
@@ -83,22 +83,22 @@ impl Summary {
         let mut text = String::new();
         let _ = writeln!(
             text,
-            "  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8}",
-            "model", "served", "in SLO", "load up*", "TTFT p95", "TPOT p95", "max wait"
+            "  {:<32} {:>6} {:>6} {:>8} {:>6} {:>6} {:>8}",
+            "model", "served", "in SLO", "load up*", "TTFT", "TPOT", "max wait"
         );
         for model in &self.models {
             let _ = writeln!(text, "{}", model_line(model));
         }
         let _ = writeln!(
             text,
-            "\n  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9}",
+            "\n  {:<32} {:>6} {:>6} {:>8} {:>9} {:>9}",
             "variant", "peak", "at end", "cost/h", "hours", "cost"
         );
         for variant in &self.variants {
             let _ = writeln!(
                 text,
-                "  {:<34} {:>6} {:>6} {:>8.2} {:>9.2} {:>9.2}",
-                cut(&format!("{} ({})", variant.name, variant.accelerator), 34),
+                "  {:<32} {:>6} {:>6} {:>8.2} {:>9.2} {:>9.2}",
+                cut(&format!("{} ({})", variant.name, variant.accelerator), 32),
                 variant.ready_max,
                 variant.ready_at_end,
                 variant.cost_per_hour,
@@ -108,7 +108,7 @@ impl Summary {
         }
         let _ = writeln!(
             text,
-            "  {:<34} {:>6} {:>6} {:>8} {:>9.2} {:>9.2}",
+            "  {:<32} {:>6} {:>6} {:>8} {:>9.2} {:>9.2}",
             "total", "", "", "", self.replica_hours, self.cost
         );
         let events = &self.scale_events;
@@ -120,8 +120,9 @@ impl Summary {
         let ms = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
         let _ = writeln!(
             text,
-            "  {} samples in {} write requests ({:.0}/s real time); samples to published decisions:\n  \
-             median {} ms, 99th percentile {} ms; to a reader: median {} ms, 99th percentile {} ms",
+            "  pushed {} samples in {} write requests, {:.0} samples/s of real time\n    \
+             samples to published decisions: median {} ms, 99th percentile {} ms\n    \
+             samples to a reader's number:   median {} ms, 99th percentile {} ms",
             self.pushed.samples,
             self.pushed.requests,
             self.wall.samples_per_s,
@@ -130,41 +131,46 @@ impl Summary {
             ms(self.wall.visible_p50_ms),
             ms(self.wall.visible_p99_ms),
         );
-        let _ = writeln!(text, "  * share in SLO of the requests that came while the load was up");
+        let _ = writeln!(
+            text,
+            "  * share in SLO of the requests that came while the load was up;\n    \
+             TTFT, TPOT: 95th percentile of the whole run"
+        );
         text
     }
 
     fn sentence(&self) -> String {
         let response = &self.response;
+        let rise = at(response.rise_at_s);
         let mut text = match response.decision_after_s {
             Some(after_s) => format!(
-                "The load rose at {}; {after_s:.0} s later the sidecar asked for more replicas",
-                at(response.rise_at_s)
+                "The load began to rise at {rise}; {after_s:.0} s later the sidecar asked for more replicas"
             ),
             None if self.played_s <= response.rise_at_s => "The run ended before the load rose".to_owned(),
-            None => format!("The load rose at {}; no more replicas were asked for", at(response.rise_at_s)),
+            None => format!("The load began to rise at {rise}; no more replicas were asked for"),
         };
         if let Some(first) = self.wall.first_raise {
-            let _ = write!(text, " ({} after the samples were sent)", first.visible_text());
+            let _ = write!(text, " ({:.1} ms after the samples were sent)", first.visible_ms);
         }
         match (response.enough, response.enough_after_s) {
-            (_, Some(after_s)) => {
-                let _ = write!(text, ", {after_s:.0} s after the rise enough were ready");
+            ("always", _) => text += "; there were enough all along",
+            // A slow rise has no moment from which replicas are enough.
+            (_, Some(after_s)) if self.scenario == "spike" => {
+                let _ = write!(text, "; after {after_s:.0} s enough were ready");
             }
-            ("always", None) => text += ", and there were enough all along",
-            _ if response.decision_after_s.is_some() => text += ", but there were never enough for long",
+            _ if response.short_for_s > 0.0 => {
+                let _ = write!(text, "; replicas were short for {:.0} s", response.short_for_s);
+            }
             _ => {}
         }
         if let Some(attainment) = self.requests.attainment {
-            let _ = write!(
-                text,
-                "; {} of {} requests met their latency targets, for {:.1} replica-hours",
-                percent(attainment).trim(),
-                self.requests.served + self.requests.lost + self.requests.refused,
-                self.replica_hours,
-            );
+            let ended = self.requests.served + self.requests.lost + self.requests.refused;
+            let share = percent(attainment);
+            let (share, hours) = (share.trim(), self.replica_hours);
+            let _ = write!(text, "; {share} of {ended} requests met their latency targets");
+            let _ = write!(text, ", for {hours:.1} replica-hours");
         }
-        wrap(&(text + "."), 90, 0) + "\n"
+        wrap(&(text + "."), 80, 0) + "\n"
     }
 }
 
@@ -172,8 +178,8 @@ fn model_line(model: &ModelSummary) -> String {
     let share = |share: Option<f64>| share.map_or("-".to_owned(), percent);
     let time = |ms: Option<f64>| ms.map_or("-".to_owned(), seconds);
     format!(
-        "  {:<34} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8}",
-        cut(&model.model, 34),
+        "  {:<32} {:>6} {:>6} {:>8} {:>6} {:>6} {:>8}",
+        cut(&model.model, 32),
         model.requests.served,
         share(model.requests.attainment),
         share(model.attainment_while_up),
@@ -181,6 +187,11 @@ fn model_line(model: &ModelSummary) -> String {
         time(model.tpot_p95_ms),
         model.waiting_max,
     )
+}
+
+/// A time after the rise.
+fn later(s: f64) -> String {
+    format!("+{s:.0} s")
 }
 
 fn at(s: f64) -> String {

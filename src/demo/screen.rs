@@ -144,7 +144,7 @@ impl Screen {
         if self.last_line_ms.is_none_or(|last_ms| frame.at_ms - last_ms >= self.line_ms()) {
             self.last_line_ms = Some(frame.at_ms);
             let rate: f64 = frame.rows.iter().map(|row| row.arrivals_per_s).sum();
-            let met = frame.met_share.map_or("   -".to_owned(), |share| percent(share));
+            let met = frame.met_share.map_or("   -".to_owned(), percent);
             // Writing to a string cannot fail.
             let _ =
                 write!(text, "{:>7}  {rate:5.1}/s {:>5} wait {met} ok ", clock(frame.at_ms), frame.waiting);
@@ -197,14 +197,18 @@ impl Screen {
         let rate: f64 = frame.rows.iter().map(|row| row.arrivals_per_s).sum();
         let met = frame.met_share.map_or("-".to_owned(), percent);
         let sums = format!(
-            "  {rate:.1} requests/s, {} waiting, {} of the last {} s within their targets",
+            "          {rate:.1} requests/s, {} waiting; of the last {} s {} met their targets",
             frame.waiting,
-            met.trim(),
             RECENT_MS / 1000,
+            met.trim(),
         );
-        let title = "  variant         req/s   run  wait   KV  ready want  TTFT p95/SLO  why";
-        let mut lines =
-            vec![String::new(), self.style("1", &cut(&head, width)), self.style("2", &cut(title, width))];
+        let title = "  variant        req/s   run  wait   KV  ready want   TTFT/SLO  why";
+        let mut lines = vec![
+            String::new(),
+            self.style("1", &cut(&head, width)),
+            cut(&sums, width),
+            self.style("2", &cut(title, width)),
+        ];
         lines.extend(frame.rows.iter().map(|row| self.row(row, width)));
         lines
     }
@@ -212,7 +216,7 @@ impl Screen {
     fn row(&self, row: &Row, width: usize) -> String {
         let ttft = row.ttft_p95_ms.map_or("-".to_owned(), seconds);
         let text = format!(
-            "  {:<14} {:>6.1} {:>5} {:>5} {:>4} {:>6} {:>4} {:>7} /{:>5}  {}",
+            "  {:<14} {:>5.1} {:>5} {:>5} {:>4} {:>6} {:>4} {:>10}  {}",
             cut(&row.name, 14),
             row.arrivals_per_s,
             row.running,
@@ -220,8 +224,7 @@ impl Screen {
             percent(row.kv_usage),
             format!("{}/{}", row.ready, row.current),
             wanted(row),
-            ttft,
-            seconds(row.ttft_slo_ms),
+            format!("{ttft}/{}", seconds(row.ttft_slo_ms)),
             row.why,
         );
         let text = cut(&text, width);

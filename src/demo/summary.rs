@@ -5,7 +5,7 @@
 use super::plan::Plan;
 use super::scaler::{DOWN_WINDOW_MS, SYNC_MS};
 use super::tally::{Enough, Tally, quantile};
-use super::wall::{Reaction, Wall, WallSummary};
+use super::wall::{Wall, WallSummary};
 use crate::emulate::fleet::{Fleet, Model, Totals};
 use serde::Serialize;
 
@@ -80,6 +80,10 @@ pub struct Response {
     pub reason: Option<String>,
     /// First time that the autoscaler created replicas.
     pub applied_after_s: Option<f64>,
+    /// A queue or the KV cache over its threshold for the first time.
+    pub short_after_s: Option<f64>,
+    /// How long one was while the load was up.
+    pub short_for_s: f64,
     /// Queues and KV cache back under their thresholds, for as long as the load was up.
     pub enough_after_s: Option<f64>,
     /// `always`, `reached` or `not_reached`.
@@ -323,6 +327,8 @@ fn response(plan: &Plan, tally: &Tally, names: &[&str]) -> Response {
         to: raise.map(|change| change.to),
         reason: raise.map(|change| change.reason.clone()),
         applied_after_s: applied.map(|change| since(change.at_ms)),
+        short_after_s: tally.first_short_ms.map(since),
+        short_for_s: s(tally.short_ms),
         enough_after_s,
         enough,
     }
@@ -348,11 +354,4 @@ fn decisions(tally: &Tally, names: &[&str]) -> Vec<DecisionSummary> {
         reason: change.reason.clone(),
     };
     tally.decided.iter().map(one).collect()
-}
-
-impl Reaction {
-    /// How long the decision took, as in "0.9 ms".
-    pub fn visible_text(&self) -> String {
-        format!("{:.1} ms", self.visible_ms)
-    }
 }

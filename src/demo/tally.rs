@@ -150,6 +150,10 @@ pub struct Tally {
     pub waits_ms: Vec<i64>,
     /// Most requests waiting at once, all models.
     pub waiting_max: u64,
+    /// When any model was short of replicas for the first time while the load was up.
+    pub first_short_ms: Option<i64>,
+    /// How long any model was, while the load was up, ms.
+    pub short_ms: i64,
 }
 
 impl Tally {
@@ -185,6 +189,8 @@ impl Tally {
             applied: Vec::new(),
             waits_ms: Vec::new(),
             waiting_max: 0,
+            first_short_ms: None,
+            short_ms: 0,
         }
     }
 
@@ -235,6 +241,7 @@ impl Tally {
     fn note_queues(&mut self, fleet: &Fleet, statuses: &[VariantStatus]) {
         let at_ms = self.at_ms;
         let up = self.plan.rise_ms < at_ms && at_ms <= self.plan.fall_ms;
+        let mut any_short = false;
         self.waiting_max = self.waiting_max.max(fleet.models().iter().map(waiting).sum());
         for (index, model) in self.models.iter_mut().enumerate() {
             let waiting = waiting(&fleet.models()[index]);
@@ -246,7 +253,12 @@ impl Tally {
             let short = kv >= SHORT_KV * ready || waiting as f64 >= SHORT_WAITING * ready.max(1.0);
             if up && short {
                 model.short_ms = Some(at_ms);
+                any_short = true;
             }
+        }
+        if any_short {
+            self.first_short_ms.get_or_insert(at_ms);
+            self.short_ms += STEP_MS;
         }
     }
 
@@ -357,4 +369,69 @@ pub fn quantile(values: &mut [f32], share: f64) -> Option<f64> {
     values.sort_unstable_by(f32::total_cmp);
     let rank = (share * values.len() as f64).ceil() as usize;
     values.get(rank.saturating_sub(1)).map(|value| f64::from(*value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulate::standard;
+    use crate::options::{DemoFlags, Scenario};
+
+    /// Books of a default run (load up from 2:00 to 6:00) and its fleet.
+    fn tally() -> (Tally, Fleet) {
+        let (scenario, duration, startup) = (Scenario::Spike, 600_000, 30_000);
+        let flags = DemoFlags { scenario, duration, speed: 10.0, startup, seed: 1, json: false };
+        let plan = Plan::new(&flags).unwrap();
+        let fleet = Fleet::new(standard::spec(&plan.fleet()));
+        (Tally::new(plan, &fleet), fleet)
+    }
+
+    #[test]
+    fn only_a_raise_after_the_rise_answers_it() {
+        let (mut tally, _) = tally();
+        for (at_ms, desired) in [(0, 1), (60_000, 2), (120_000, 3), (122_000, 2), (130_000, 4)] {
+            tally.at_ms = at_ms;
+            tally.publish(2, desired, "because");
+        }
+        assert_eq!(tally.decided.len(), 4, "the first count is no change");
+        let first = tally.first_raise().unwrap();
+        assert_eq!((first.at_ms, first.from, first.to), (130_000, 2, 4));
+        assert_eq!(tally.models[1].first_raise_ms, Some(130_000));
+        assert_eq!(tally.models[0].first_raise_ms, None);
+    }
+
+    #[test]
+    fn a_raise_waits_until_it_is_applied_and_a_withdrawn_one_does_not_count() {
+        let (mut tally, _) = tally();
+        for (at_ms, desired) in [(0, 1), (2_000, 2), (4_000, 1), (6_000, 2), (9_000, 3)] {
+            tally.at_ms = at_ms;
+            tally.publish(0, desired, "");
+        }
+        tally.at_ms = 15_000;
+        tally.apply(0, 1, 3);
+        tally.apply(1, 2, 1);
+        assert_eq!(tally.waits_ms, [9_000]);
+    }
+
+    #[test]
+    fn enough_counts_from_the_last_shortage_and_must_last_while_the_load_is_up() {
+        let (mut tally, fleet) = tally();
+        tally.at_ms = 130_000;
+        assert_eq!(tally.enough_for_all(), Enough::Always);
+        tally.models[0].short_ms = Some(128_000);
+        assert_eq!(tally.enough_for_all(), Enough::Never, "not for long enough yet");
+        tally.at_ms = 600_000;
+        assert_eq!(tally.enough_for_all(), Enough::After(9_000));
+        tally.models[1].short_ms = Some(355_000);
+        assert_eq!(tally.enough_for_all(), Enough::Never, "only because the load fell");
+        assert_eq!(tally.second(600_000, &fleet, &[]).met_share, None);
+    }
+
+    #[test]
+    fn quantiles_are_nearest_ranks() {
+        let mut values: Vec<f32> = (1..=100).rev().map(|value| value as f32).collect();
+        assert_eq!(quantile(&mut values, 0.5), Some(50.0));
+        assert_eq!(quantile(&mut values, 0.99), Some(99.0));
+        assert_eq!(quantile(&mut [], 0.5), None);
+    }
 }
