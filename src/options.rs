@@ -33,6 +33,8 @@ enum Command {
     /// Run the sidecar (the default).
     Serve(ServeFlags),
     /// Run the sidecar against a built-in emulated vLLM fleet, closed loop, with no other software.
+    ///
+    /// Ctrl-C or SIGTERM ends it early with the summary so far; the exit status is then 130.
     Demo(DemoFlags),
     /// Validate the configuration folder and print every problem; exit status 1 if there is any.
     Check(CheckFlags),
