@@ -2,5 +2,6 @@
 
 pub mod cost_aware;
 pub mod enforcer;
+pub mod inventory;
 pub mod limiter;
 pub mod solver;

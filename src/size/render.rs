@@ -46,7 +46,9 @@ pub(super) fn text(question: &Question, answer: &Answer) -> String {
             out.push('\n');
         }
     }
-    let mut line = |name: &str, value: String| drop(writeln!(out, "  {name:<22} {value}"));
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "  {name:<22} {value}");
+    };
     if let Some(variant) = &question.variant {
         line("variant", variant.to_string());
     }
