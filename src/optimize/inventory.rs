@@ -31,8 +31,10 @@ mod share;
 mod tests;
 
 use super::solver::SaturationPolicy;
+use crate::config::{InventoryConfig, InventoryQuota};
 use share::{BOUNDS_MAX, Bounds, Sharing, Work};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// Cards that exist and who may have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,29 @@ pub struct Limits {
     pub pools: Vec<u64>,
     /// Quotas, in any order; where several have the same scope, the smallest holds.
     pub quotas: Vec<Quota>,
+}
+
+impl Limits {
+    /// The limits of a configuration, for a caller that numbers accelerator types and namespaces by their
+    /// position in `pools` and `namespaces`. Quotas keep their positions; one for a name that nobody
+    /// claims binds nobody. Without any stated capacity pools have no limit, because what is not known is
+    /// not zero; with it, a type that is not listed has no cards.
+    pub fn of(config: &InventoryConfig, pools: &[Arc<str>], namespaces: &[Arc<str>]) -> Limits {
+        let cards = |name: &Arc<str>| match config.capacity.is_empty() {
+            true => u64::MAX,
+            false => config.capacity.get(name).copied().unwrap_or(0),
+        };
+        let number = |name: &Option<Arc<str>>, names: &[Arc<str>]| {
+            let at = |name: &Arc<str>| names.iter().position(|known| known == name);
+            name.as_ref().map(|name| at(name).map_or(u32::MAX, |at| at as u32))
+        };
+        let quota = |quota: &InventoryQuota| Quota {
+            namespace: number(&quota.namespace, namespaces),
+            pool: number(&quota.accelerator, pools),
+            cards: quota.cards,
+        };
+        Limits { pools: pools.iter().map(cards).collect(), quotas: config.quotas.iter().map(quota).collect() }
+    }
 }
 
 /// Most cards that a namespace, or all, may have of a type, or of all types.

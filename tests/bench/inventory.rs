@@ -81,6 +81,18 @@ fn single(inventory: &mut Inventory, random: &mut Pcg64, claims: &mut [Claim]) -
     median(runs)
 }
 
+/// All claims on one type, each for another number of replicas, so that rounds end one by one.
+fn hardest(policy: SaturationPolicy) -> f64 {
+    let mut random = Pcg64::seed_from_u64(7);
+    let mut inventory = Inventory::new(limits(0, false), policy);
+    for id in 0..CLAIMS {
+        let wanted = 1_000 + id * 1_000;
+        inventory.stage(id, Some(Claim { pool: 0, priority: 1, wanted, ..claim(&mut random) }));
+    }
+    inventory.settle();
+    full(&mut inventory, &limits(600_000_000, false), policy)
+}
+
 fn main() {
     println!("{CLAIMS} claims over {TYPES} types, us (median of {RUNS})");
     println!(
@@ -109,6 +121,9 @@ fn main() {
         assert!(!inventory.is_scarce());
         let idle = single(&mut inventory, &mut random, &mut claims);
         println!("{:<20} {whole:>10.1} {one:>12.2} {linked:>12.2} {idle:>12.3}", format!("{policy:?}"));
+        let hard = hardest(policy);
+        println!("{:<20} {hard:>10.1}", "  one type, hardest");
+        assert!(hard < FULL_MAX_US, "the hardest share took {hard} us");
         assert!(whole < FULL_MAX_US, "a full share took {whole} us");
     }
 }

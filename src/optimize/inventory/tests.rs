@@ -394,6 +394,27 @@ fn the_limit_that_binds_is_named() {
 }
 
 #[test]
+fn a_configuration_becomes_limits() {
+    let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<Vec<Arc<str>>>();
+    let quota = |namespace: Option<&str>, accelerator: Option<&str>| InventoryQuota {
+        namespace: namespace.map(Into::into),
+        accelerator: accelerator.map(Into::into),
+        cards: 3,
+    };
+    let mut config = InventoryConfig {
+        quotas: vec![quota(None, Some("H100")), quota(Some("b"), None), quota(Some("gone"), Some("A100"))],
+        ..InventoryConfig::default()
+    };
+    let of = |config: &InventoryConfig| Limits::of(config, &names(&["A100", "H100"]), &names(&["a", "b"]));
+    assert_eq!(of(&config).pools, [u64::MAX, u64::MAX]);
+    config.capacity.insert("A100".into(), 8);
+    let limits = of(&config);
+    let scopes: Vec<_> = limits.quotas.iter().map(|quota| (quota.namespace, quota.pool)).collect();
+    assert_eq!(limits.pools, [8, 0]);
+    assert_eq!(scopes, [(None, Some(1)), (Some(1), None), (Some(u32::MAX), Some(0))]);
+}
+
+#[test]
 fn only_what_hangs_together_with_a_change_is_shared_again() {
     let claims = [claim(9), Claim { pool: 1, ..claim(9) }, Claim { rank: 1, ..claim(9) }];
     let mut inventory = shared(&pools(&[10, 5]), SaturationPolicy::PriorityExhaustive, &claims);
