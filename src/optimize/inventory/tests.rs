@@ -1,7 +1,9 @@
 //! The inventory against a plain sharing of everything, one replica at a time, and its properties.
 
 use super::*;
+use crate::config::{InventoryConfig, InventoryQuota};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const POLICIES: [SaturationPolicy; 4] = [
     SaturationPolicy::None,
