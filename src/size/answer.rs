@@ -45,6 +45,8 @@ pub(super) struct Step {
     pub ttft_ms: f64,
     pub itl_ms: f64,
     pub wait_ms: f64,
+    /// 95th percentile of the wait, which generation A bounds; `None` in the others.
+    pub wait_p95_ms: Option<f64>,
     pub rho: f64,
     /// What is missed; empty when all targets are met.
     pub misses: Vec<&'static str>,
@@ -137,6 +139,7 @@ fn step(input: &AllocationInput, at: &Allocation) -> Result<Step, String> {
         ttft_ms: at.ttft_ms,
         itl_ms: at.itl_ms,
         wait_ms: at.wait_ms,
+        wait_p95_ms: is_decode_only(input).then_some(at.wait_ms * WAIT_P95_OVER_MEAN),
         rho: at.rho,
         misses: misses(input, at)?,
     })

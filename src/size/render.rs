@@ -2,7 +2,7 @@
 
 use super::Question;
 use super::answer::{Answer, Outcome, Sized, Step, binds, in_words, is_decode_only, reason, replica_binds};
-use crate::analyze::queueing::{AllocationInput, WAIT_P95_OVER_MEAN, batch_limit};
+use crate::analyze::queueing::{AllocationInput, batch_limit};
 use crate::config::PerfParms;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -66,8 +66,11 @@ pub(super) fn text(question: &Question, answer: &Answer) -> String {
 }
 
 fn in_short(step: &Step) -> String {
-    let (ttft, itl) = (number(step.ttft_ms), number(step.itl_ms));
-    format!("ttft {ttft} ms, itl {itl} ms, cost {}", number(step.cost))
+    let first = match step.wait_p95_ms {
+        Some(wait) => format!("95% of waits {} ms", number(wait)),
+        None => format!("ttft {} ms", number(step.ttft_ms)),
+    };
+    format!("{first}, itl {} ms, cost {}", number(step.itl_ms), number(step.cost))
 }
 
 fn load(input: &AllocationInput) -> String {
@@ -135,9 +138,9 @@ fn figures(input: &AllocationInput, sized: &Sized) -> Vec<(&'static str, String)
         [] => "met".into(),
         misses => format!("missed: {}", misses.join(", ")),
     };
-    let ttft = match is_decode_only(input) {
-        true => format!("{} ms (95% of waits)", number(at.wait_ms * WAIT_P95_OVER_MEAN)),
-        false => format!("{} ms", number(at.ttft_ms)),
+    let ttft = match sized.here.wait_p95_ms {
+        Some(wait) => format!("{} ms (95% of waits)", number(wait)),
+        None => format!("{} ms", number(at.ttft_ms)),
     };
     vec![
         ("replicas", format!("{} ({bounds})", at.replicas)),
@@ -166,7 +169,7 @@ fn neighbours(out: &mut String, input: &AllocationInput, sized: &Sized) {
         "replicas", "cost", "itl ms", "wait ms", "rho"
     );
     for step in sized.fewer.iter().chain([&sized.here, more]) {
-        let first_ms = if decode_only { step.wait_ms * WAIT_P95_OVER_MEAN } else { step.ttft_ms };
+        let first_ms = step.wait_p95_ms.unwrap_or(step.ttft_ms);
         let state = match step.misses.as_slice() {
             [] => "met".into(),
             misses => format!("missed: {}", misses.join(", ")),
@@ -267,7 +270,7 @@ pub(super) fn json(question: &Question, answer: &Answer) -> Value {
                 "target": target.target.to_string(),
                 "wanted_ms": target.wanted_ms,
                 "best_ms": target.best_ms,
-                "without": without.as_ref().map(|step| step_json(input, step)),
+                "without": without.as_ref().map(|step| step_json(step)),
             },
         }),
     };
@@ -276,7 +279,7 @@ pub(super) fn json(question: &Question, answer: &Answer) -> Value {
         .iter()
         .map(|other| {
             let mut entry = match &other.result {
-                Ok(step) => step_json(input, step),
+                Ok(step) => step_json(step),
                 Err(reason) => json!({ "reason": reason }),
             };
             entry["variant"] = other.variant.to_string().into();
@@ -304,21 +307,20 @@ fn sized_json(input: &AllocationInput, sized: &Sized) -> Value {
         "max_rate_per_replica_per_min": at.max_rate_per_replica_per_ms * MS_PER_S * S_PER_MIN,
         "prefill_ms": at.prefill_ms,
         "response_ms": at.response_ms,
-        "predicted": step_json(input, &sized.here),
-        "fewer": sized.fewer.as_ref().map(|step| step_json(input, step)),
-        "more": sized.more.as_ref().map(|step| step_json(input, step)),
+        "predicted": step_json(&sized.here),
+        "fewer": sized.fewer.as_ref().map(|step| step_json(step)),
+        "more": sized.more.as_ref().map(|step| step_json(step)),
     })
 }
 
-fn step_json(input: &AllocationInput, step: &Step) -> Value {
+fn step_json(step: &Step) -> Value {
     json!({
         "replicas": step.replicas,
         "cost": step.cost,
         "ttft_ms": step.ttft_ms,
         "itl_ms": step.itl_ms,
         "wait_ms": step.wait_ms,
-        // Generation A bounds the 95th percentile of an exponential wait.
-        "wait_p95_ms": is_decode_only(input).then_some(step.wait_ms * WAIT_P95_OVER_MEAN),
+        "wait_p95_ms": step.wait_p95_ms,
         "rho": step.rho,
         "misses": step.misses,
     })
