@@ -375,6 +375,72 @@ pub struct MainConfig {
     pub prometheus_base_url: Option<Arc<str>>,
 }
 
+/// What to do for those that cannot be granted in full when cards are scarce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SaturationPolicy {
+    /// Nothing.
+    #[default]
+    None,
+    /// In the order they failed, each gets as many replicas as fit.
+    PriorityExhaustive,
+    /// Within each priority, one replica each in turn.
+    PriorityRoundRobin,
+    /// One replica each in turn, whatever the priority.
+    RoundRobin,
+}
+
+impl SaturationPolicy {
+    /// All policies.
+    pub const ALL: [SaturationPolicy; 4] = [
+        SaturationPolicy::None,
+        SaturationPolicy::PriorityExhaustive,
+        SaturationPolicy::PriorityRoundRobin,
+        SaturationPolicy::RoundRobin,
+    ];
+
+    /// The reference's name of the policy.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SaturationPolicy::None => "None",
+            SaturationPolicy::PriorityExhaustive => "PriorityExhaustive",
+            SaturationPolicy::PriorityRoundRobin => "PriorityRoundRobin",
+            SaturationPolicy::RoundRobin => "RoundRobin",
+        }
+    }
+
+    /// The policy of that name; unknown names mean [`SaturationPolicy::None`], as in the reference.
+    pub fn from_name(name: &str) -> Self {
+        SaturationPolicy::ALL.into_iter().find(|policy| policy.name() == name).unwrap_or_default()
+    }
+}
+
+/// Accelerators that exist and who may have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InventoryConfig {
+    /// Allocate within the inventory: `mode: limited`, or `WVA_LIMITED_MODE`. Single models can ask for
+    /// it too, see [`Snapshot::is_limited`].
+    pub limited: bool,
+    /// How cards are shared when there are not enough.
+    pub policy: SaturationPolicy,
+    /// Cards by accelerator type. Empty when nothing is stated; otherwise a type that is not listed has
+    /// none.
+    pub capacity: BTreeMap<Arc<str>, u64>,
+    /// Quotas, one per scope, sorted; where capacity is stated none is above it.
+    pub quotas: Vec<InventoryQuota>,
+}
+
+/// Most cards that a namespace, or all, may have of a type, or of all types. Names a namespace, an
+/// accelerator, or both.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InventoryQuota {
+    /// Namespace it is for; `None` for all together.
+    pub namespace: Option<Arc<str>>,
+    /// Accelerator type it is for; `None` for all types together.
+    pub accelerator: Option<Arc<str>>,
+    /// Cards.
+    pub cards: u64,
+}
+
 /// One immutable, validated configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -388,6 +454,16 @@ pub struct Snapshot {
     pub classes: BTreeMap<Arc<str>, ServiceClass>,
     /// Main configuration.
     pub main: MainConfig,
+    /// Inventory of accelerators.
+    pub inventory: InventoryConfig,
+}
+
+impl Snapshot {
+    /// Whether the model's variants are held within the inventory: all are, or `enableLimiter` of the
+    /// model's saturation entry says so.
+    pub fn is_limited(&self, model: &ModelKey) -> bool {
+        self.inventory.limited || self.models.get(model).is_some_and(|model| model.saturation.enable_limiter)
+    }
 }
 
 /// A rejected piece of configuration. The last good value of the piece, if any, stays in force.

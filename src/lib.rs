@@ -25,6 +25,7 @@ pub mod publish;
 pub mod runner;
 pub mod series;
 pub mod serve;
+pub mod size;
 pub mod units;
 pub mod window;
 pub mod wire;

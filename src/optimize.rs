@@ -3,6 +3,7 @@
 pub mod cause;
 pub mod cost_aware;
 pub mod enforcer;
+pub mod inventory;
 pub mod limiter;
 pub mod mix;
 pub mod planner;

@@ -2,6 +2,10 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod size;
+
+pub use size::{Generation, SizeFlags};
+
 use crate::config::resolve::go_duration_ms;
 use crate::runner::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -38,6 +42,8 @@ enum Command {
     Demo(DemoFlags),
     /// Validate the configuration folder and print every problem; exit status 1 if there is any.
     Check(CheckFlags),
+    /// Answer a what-if: how many replicas a load needs within its targets, and why.
+    Size(Box<SizeFlags>),
 }
 
 /// Flags of `serve`.
@@ -178,6 +184,8 @@ pub enum Job {
     Demo(DemoFlags),
     /// Validate configuration.
     Check(CheckFlags),
+    /// Answer a what-if.
+    Size(Box<SizeFlags>),
 }
 
 /// Checked settings of `serve`.
@@ -209,6 +217,7 @@ impl Cli {
             Some(Command::Serve(flags)) => Job::Serve(Box::new(flags.settle()?)),
             Some(Command::Demo(flags)) => Job::Demo(flags),
             Some(Command::Check(flags)) => Job::Check(flags),
+            Some(Command::Size(flags)) => Job::Size(flags),
         })
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 mod assemble;
 mod classes;
+mod inventory;
 mod profile;
 mod read;
 mod tables;

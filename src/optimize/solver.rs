@@ -115,31 +115,7 @@ pub struct Problem {
     pub capacity: Vec<u64>,
 }
 
-/// What to do for servers that no candidate could be granted in full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SaturationPolicy {
-    /// Nothing.
-    #[default]
-    None,
-    /// In the order they failed, each gets as many replicas as fit.
-    PriorityExhaustive,
-    /// Within each priority, one replica each in turn.
-    PriorityRoundRobin,
-    /// One replica each in turn, whatever the priority.
-    RoundRobin,
-}
-
-impl SaturationPolicy {
-    /// The policy of that name; unknown names mean [`SaturationPolicy::None`].
-    pub fn from_name(name: &str) -> Self {
-        match name {
-            "PriorityExhaustive" => SaturationPolicy::PriorityExhaustive,
-            "PriorityRoundRobin" => SaturationPolicy::PriorityRoundRobin,
-            "RoundRobin" => SaturationPolicy::RoundRobin,
-            _ => SaturationPolicy::None,
-        }
-    }
-}
+pub use crate::config::SaturationPolicy;
 
 /// How full grants are found under limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use inferno_sidecar::config::check::{render, render_json};
 use inferno_sidecar::config::objects::{Document, DocumentContent, documents};
 use inferno_sidecar::config::resolve::{Resolved, resolve};
-use inferno_sidecar::config::{Kept, Snapshot, VariantKey};
+use inferno_sidecar::config::{InventoryConfig, Kept, Snapshot, VariantKey};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
@@ -56,6 +56,12 @@ pub fn describe(snapshot: &Snapshot) -> String {
         let _ = writeln!(text, "{key}: {class:?}");
     }
     let _ = writeln!(text, "{:?}", snapshot.main);
+    if snapshot.inventory != InventoryConfig::default() {
+        let _ = writeln!(text, "{:?}", snapshot.inventory);
+        for model in snapshot.models.keys().filter(|model| snapshot.is_limited(model)) {
+            let _ = writeln!(text, "  limited: {model}");
+        }
+    }
     text
 }
 
@@ -91,7 +97,7 @@ fn golden() {
 
 #[test]
 fn order_of_documents_does_not_matter() {
-    for name in ["shapes", "policies", "mistakes"] {
+    for name in ["shapes", "policies", "mistakes", "inventory"] {
         let mut documents = read(&folder().join(format!("{name}.yaml")));
         let forward = resolve(&documents, &Resolved::default());
         documents.reverse();
@@ -101,7 +107,7 @@ fn order_of_documents_does_not_matter() {
 
 #[test]
 fn resolving_again_changes_nothing() {
-    for name in ["shapes", "policies", "mistakes", "last_good.then"] {
+    for name in ["shapes", "policies", "mistakes", "last_good.then", "inventory.then"] {
         let documents = read(&folder().join(format!("{name}.yaml")));
         let first = resolve(&documents, &Resolved::default());
         let second = resolve(&documents, &first);

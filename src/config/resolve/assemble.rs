@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::classes::{accelerators, class_key, main_config, service_classes};
+use super::inventory::inventory;
 use super::is_scaler;
 use super::read::Book;
 use super::tables::{Role, near_miss, role};
@@ -39,6 +40,7 @@ pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>]) -> Snapshot 
         main: main_config(book, &of(Role::Main)),
         ..Snapshot::default()
     };
+    snapshot.inventory = inventory(book, &of(Role::Inventory), snapshot.main.limited_mode);
     for draft in drafts {
         let variant = finish(book, draft, &snapshot, &bounds);
         let model = variant.model();

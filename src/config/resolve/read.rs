@@ -71,6 +71,11 @@ impl<'v> Fields<'v> {
         names.iter().any(|name| self.raw(name).is_some())
     }
 
+    /// The names of all fields that are there.
+    pub fn names(&self) -> impl Iterator<Item = &'v str> + use<'v> {
+        self.map.into_iter().flat_map(Map::keys).map(String::as_str)
+    }
+
     /// The mapping's own path for messages.
     pub fn own_path(&self) -> &str {
         &self.path
@@ -98,7 +103,7 @@ impl<'v> Fields<'v> {
 
     /// Whether an absent field has to be taken for a bad one: the mapping itself could not be read, or
     /// the field is there under a misspelt name.
-    fn is_lost(&self, name: &str) -> bool {
+    pub fn is_lost(&self, name: &str) -> bool {
         self.map.is_none() || self.misspelt.contains(&name)
     }
 }
@@ -226,7 +231,7 @@ impl Scope<'_, '_> {
     pub fn read<T>(
         &mut self,
         fields: &Fields<'_>,
-        name: &'static str,
+        name: &str,
         check: fn(&Value) -> Checked<T>,
         fix: &str,
         otherwise: Kept,
@@ -253,7 +258,7 @@ impl Scope<'_, '_> {
     pub fn require<T>(
         &mut self,
         fields: &Fields<'_>,
-        name: &'static str,
+        name: &str,
         check: fn(&Value) -> Checked<T>,
         fix: &str,
     ) -> Option<T> {

@@ -21,6 +21,7 @@ pub(super) enum Role {
     Saturation,
     ScaleToZero,
     Queueing,
+    Inventory,
     Main,
 }
 
@@ -32,6 +33,7 @@ const NAMES: &[(&str, Role)] = &[
     ("saturation-scaling-config", Role::Saturation),
     ("model-scale-to-zero-config", Role::ScaleToZero),
     ("queueing-model-config", Role::Queueing),
+    ("inventory-config", Role::Inventory),
     ("variantautoscaling-config", Role::Main),
 ];
 

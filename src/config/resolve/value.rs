@@ -93,6 +93,11 @@ pub(super) fn size(value: &Value) -> Checked<u32> {
     whole(value, 0, 1_000_000_000)
 }
 
+/// A number of cards.
+pub(super) fn cards(value: &Value) -> Checked<u64> {
+    whole(value, 0, 1_000_000_000).map(u64::from)
+}
+
 /// Priority of a service class.
 pub(super) fn priority(value: &Value) -> Checked<u32> {
     whole(value, 1, 100)
