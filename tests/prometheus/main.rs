@@ -6,18 +6,22 @@
 #[path = "../support/client.rs"]
 mod client;
 mod cluster;
+mod configuration;
+mod crashes;
+mod load;
+mod monitor;
 mod process;
+mod reloads;
 mod stack;
 
 use axum::http::StatusCode;
-use client::{Answer, form, get, post_form, vector};
+use client::{Answer, form, get, vector};
 use cluster::{Cluster, now};
+use configuration::ConfigDir;
+use monitor::Monitor;
 use serde_json::Value;
 use stack::{Prometheus, Sidecar, has_prometheus};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -75,12 +79,11 @@ const SOON: Duration = Duration::from_secs(30);
 
 struct World {
     cluster: Cluster,
-    config: TempDir,
+    config: ConfigDir,
     data: TempDir,
     sidecar: Sidecar,
     prometheus: Prometheus,
-    /// Whether decisions are carried out.
-    hpa: Arc<AtomicBool>,
+    monitor: Monitor,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,23 +93,26 @@ async fn a_real_prometheus_streams_in_and_decisions_come_out() {
     }
     let started = Instant::now();
     let mut world = start().await;
-    load_step_raises_the_desired_count(&world).await;
-    println!("whole test: {:.1} s", started.elapsed().as_secs_f64());
+    load::a_step_raises_the_desired_count(&world).await;
+    crashes::the_sidecar_dies_and_comes_back(&mut world).await;
+    crashes::prometheus_dies(&mut world).await;
+    reloads::files_change_in_every_way(&world).await;
+    crashes::the_decision_is_held_without_input(&world).await;
+    crashes::prometheus_comes_back(&mut world).await;
+    reloads::an_accelerator_changes(&world).await;
+    reloads::a_variant_is_deleted(&world).await;
     world.sidecar.process.assert_running();
     world.prometheus.process.assert_running();
-}
-
-fn write_config(dir: &Path) {
-    let text = include_str!("../../config/demo.yaml");
-    std::fs::write(dir.join("demo.yaml"), text).expect("the folder is ours");
+    world.monitor.assert_no_complaint();
+    println!("whole test: {:.1} s", started.elapsed().as_secs_f64());
+    println!("sidecar after it: {} KiB resident", world.sidecar.process.resident_kib());
 }
 
 /// Starts everything and waits for the first decisions.
 async fn start() -> World {
     let cluster = Cluster::start().await;
-    let config = tempfile::tempdir().expect("a temporary folder can be made");
+    let config = ConfigDir::new();
     let data = tempfile::tempdir().expect("a temporary folder can be made");
-    write_config(config.path());
     let sidecar = Sidecar::start(SocketAddr::from(([127, 0, 0, 1], 0)), config.path()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     println!("idle sidecar: {} KiB resident", sidecar.process.resident_kib());
@@ -138,18 +144,15 @@ async fn start() -> World {
         }
     })
     .await;
-    let hpa = Arc::new(AtomicBool::new(true));
-    tokio::spawn(apply_decisions(cluster.clone(), sidecar.address, hpa.clone()));
-    World { cluster, config, data, sidecar, prometheus, hpa }
+    tokio::spawn(apply_decisions(cluster.clone(), sidecar.address));
+    let monitor = Monitor::start(sidecar.address);
+    World { cluster, config, data, sidecar, prometheus, monitor }
 }
 
 /// What an HPA does, only faster.
-async fn apply_decisions(cluster: Cluster, sidecar: SocketAddr, enabled: Arc<AtomicBool>) {
+async fn apply_decisions(cluster: Cluster, sidecar: SocketAddr) {
     loop {
         tokio::time::sleep(Duration::from_millis(250)).await;
-        if !enabled.load(Ordering::Relaxed) {
-            continue;
-        }
         let Ok(answer) = get(sidecar, "/api/v1/query?query=inferno_desired_replicas").await else { continue };
         if answer.status == StatusCode::OK {
             for element in vector(&answer) {
@@ -159,76 +162,4 @@ async fn apply_decisions(cluster: Cluster, sidecar: SocketAddr, enabled: Arc<Ato
             }
         }
     }
-}
-
-async fn load_step_raises_the_desired_count(world: &World) {
-    let (sidecar, prometheus) = (&world.sidecar, &world.prometheus);
-    let query = llama_query();
-    let asked = form(&[("query", &query), ("time", &rfc3339_now())]);
-    for answer in [
-        keda_asks(sidecar.address, &query).await.unwrap(),
-        get(sidecar.address, &format!("//api/v1/query?{asked}")).await.unwrap(),
-        post_form(sidecar.address, "/api/v1/query", asked.clone()).await.unwrap(),
-    ] {
-        assert_eq!(number(&answer), 1);
-        let element = &vector(&answer)[0];
-        assert_eq!(element["metric"]["exported_namespace"], "llm");
-        assert_eq!(element["metric"]["namespace"], "llm");
-    }
-    let element = wait_for("the gauge in Prometheus", SOON, async || {
-        let vector = prometheus.query(&query).await?;
-        assert!(vector.len() <= 1, "{vector:?}");
-        vector.into_iter().next()
-    })
-    .await;
-    assert_eq!(value_of(&element), 1);
-    assert_eq!(element["metric"]["exported_namespace"], "llm");
-    assert_eq!(element["metric"]["namespace"], "monitoring");
-
-    let step = now();
-    world.cluster.dial.turn(3000, 600);
-    let (decided, desired) = wait_for("a higher desired count", SOON, async || {
-        let desired = number(&keda_asks(sidecar.address, &query).await.unwrap());
-        (desired > 1).then(|| (now(), desired))
-    })
-    .await;
-    assert_eq!(desired, 2, "one more at a time");
-    let variant = sidecar.get("/api/v1/variants/llm/llama-8b-l40s").await.json();
-    let cause = variant["decision"]["previous"]["changedAtMs"].as_i64().expect("a change has its time");
-    wait_for("the higher count in Prometheus", SOON, async || {
-        let vector = prometheus.query(&query).await?;
-        assert_eq!(vector.len(), 1, "{vector:?}");
-        (value_of(&vector[0]) > 1).then_some(())
-    })
-    .await;
-    let scraped = now();
-    let first = first_sample_above(prometheus, 5.0).await;
-    println!("load step -> first sample that shows it: {} ms", first - step.0);
-    println!("that sample's time -> decision readable: {} ms", decided.0 - first);
-    println!("sample that caused the decision -> decision readable: {} ms", decided.0 - cause);
-    println!("load step -> decision readable: {} ms", decided.since(step));
-    println!("decision readable -> same number in Prometheus: {} ms", scraped.since(decided));
-    assert!(decided.0 - first < 3_000, "a second's batch deadline does not explain this delay");
-
-    wait_for("a second replica that serves", SOON, async || {
-        (world.cluster.status(L40S).ready >= 2).then_some(())
-    })
-    .await;
-    wait_for("a third one wanted", SOON, async || {
-        (number(&keda_asks(sidecar.address, &query).await.unwrap()) >= 3).then_some(())
-    })
-    .await;
-    println!("{}", sidecar.get("/api/v1/variants/llm/llama-8b-l40s").await.text());
-}
-
-/// Time of the first sample of waiting requests above `threshold`, in Prometheus's own storage, ms.
-async fn first_sample_above(prometheus: &Prometheus, threshold: f64) -> i64 {
-    let series = prometheus.query("vllm:num_requests_waiting{namespace=\"llm\"}[5m]").await.expect("stored");
-    let samples = series.iter().flat_map(|series| series["values"].as_array().cloned().unwrap_or_default());
-    samples
-        .filter(|sample| sample[1].as_str().and_then(|text| text.parse::<f64>().ok()) > Some(threshold))
-        .filter_map(|sample| sample[0].as_f64())
-        .map(|seconds| (seconds * 1000.0).round() as i64)
-        .min()
-        .expect("a sample shows the step")
 }

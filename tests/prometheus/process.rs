@@ -64,12 +64,8 @@ impl Process {
         assert!(ended.is_none(), "{} has ended: {ended:?}", self.name);
     }
 
-    /// Ends it as the kernel would: no signal handler runs.
-    pub fn kill(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+    /// Ends it as `kill -9` does: no signal handler runs.
+    pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -77,7 +73,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end();
+        self.kill();
         if std::thread::panicking() {
             let lines = self.lines.lock().map(|lines| lines.clone()).unwrap_or_default();
             eprintln!("--- last lines of {}:", self.name);
