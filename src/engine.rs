@@ -79,6 +79,8 @@ struct Scratch {
     states: Vec<targets::VariantState>,
     targets: Vec<targets::Target>,
     counts: Vec<u32>,
+    /// Per variant: replicas and cause, within bounds.
+    plan: Vec<(u32, Cause)>,
     observed: Vec<observe::Observed>,
 }
 

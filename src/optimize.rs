@@ -3,3 +3,6 @@
 pub mod cost_aware;
 pub mod enforcer;
 pub mod limiter;
+pub mod mix;
+pub mod solver;
+pub mod stabilize;

@@ -354,7 +354,8 @@ fn identifier<'v>(
             field,
             &format!("{} is no valid name", show(other)),
             &format!(
-                "use lower-case letters, digits, `-` and `.`, at most {max_bytes} characters, in quotes if it looks like a number"
+                "use lower-case letters, digits, `-` and `.`, at most {max_bytes} characters, in quotes if it \
+                 looks like a number"
             ),
         )),
     }

@@ -47,13 +47,16 @@ struct Memory {
     objects: BTreeMap<ObjectId, (Arc<str>, Arc<Value>)>,
 }
 
-/// Resolves all documents of a source. `previous` is the outcome before, or the default at the start.
+/// Resolves all documents of a source. `previous` is the outcome before, or the default at the start;
+/// variants and models that did not change are the same `Arc`s as there.
 pub fn resolve(documents: &[Document], previous: &Resolved) -> Resolved {
     let mut book = Book::new(&previous.memory.pieces);
     let mut documents: Vec<&Document> = documents.iter().collect();
     documents.sort_by(|left, right| origin_order(&left.origin).cmp(&origin_order(&right.origin)));
     let found = collect(&documents, &previous.memory, &mut book);
-    let snapshot = assemble::snapshot(&mut book, &found);
+    let mut snapshot = assemble::snapshot(&mut book, &found);
+    share(&mut snapshot.variants, &previous.snapshot.variants);
+    share(&mut snapshot.models, &previous.snapshot.models);
     let mut problems = std::mem::take(&mut book.problems);
     problems.sort_by(|left, right| {
         origin_order(&left.origin).cmp(&origin_order(&right.origin)).then_with(|| left.cmp(right))
@@ -66,6 +69,15 @@ pub fn resolve(documents: &[Document], previous: &Resolved) -> Resolved {
     });
     let memory = Memory { objects: remembered.collect(), pieces: book.good };
     Resolved { snapshot, problems, memory }
+}
+
+/// Keeps the very values of before where nothing changed, so that change can be told by pointer.
+fn share<K: Ord, V: PartialEq>(now: &mut BTreeMap<K, Arc<V>>, before: &BTreeMap<K, Arc<V>>) {
+    for (key, value) in now {
+        if let Some(before) = before.get(key).filter(|before| *before == value) {
+            *value = before.clone();
+        }
+    }
 }
 
 /// Documents of one file in the order of their numbers, not of their digits.

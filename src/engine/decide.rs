@@ -57,7 +57,8 @@ impl Engine {
 
         let rule = Rule::Guarded;
         analyze_into(&mut scratch.analysis, &config.saturation, rule, variants.len(), &scratch.loads);
-        self.variant_states(variants, scratch, &mut deadline);
+        let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
+        self.variant_states(variants, scratch, idle_allowed, &mut deadline);
         targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
 
         scratch.counts.clear();
@@ -66,6 +67,13 @@ impl Engine {
         let enforced =
             enforce(&mut scratch.counts, |index| Some(states[index].cost), &config.scale_to_zero, requests);
         let woken = wake_from_zero(&mut scratch.counts, states, queue);
+        scratch.plan.clear();
+        for index in 0..variants.len() {
+            let (count, cause) = (scratch.counts[index], plan_cause(index, scratch, enforced, woken));
+            let (count, cause) = self.not_lowered_blindly(variants[index], index, scratch, (count, cause));
+            scratch.plan.push(bounded(count, cause, &scratch.states[index]));
+        }
+        hold_beside_a_change(scratch);
 
         let evidence = Evidence {
             avg_spare_kv: scratch.analysis.avg_spare_kv,
@@ -79,9 +87,7 @@ impl Engine {
         for (index, variant) in variants.iter().enumerate() {
             let mut observed = std::mem::replace(&mut scratch.observed[index], Observed::nothing());
             deadline = deadline.min(observed.changes_at);
-            let state = scratch.states[index];
-            let (desired, cause) =
-                bounded(scratch.counts[index], plan_cause(index, scratch, enforced, woken), &state);
+            let (desired, cause) = scratch.plan[index];
             let proposal = Proposal { desired, cause, evidence: &evidence };
             self.publish_variant(*variant, proposal, &mut observed, &mut deadline, next);
         }
@@ -127,12 +133,18 @@ impl Engine {
     }
 
     /// Replica state of each variant as the target rule wants it.
-    fn variant_states(&self, variants: &[VariantId], scratch: &mut super::Scratch, deadline: &mut TimeMs) {
+    fn variant_states(
+        &self,
+        variants: &[VariantId],
+        scratch: &mut super::Scratch,
+        idle_allowed: bool,
+        deadline: &mut TimeMs,
+    ) {
         scratch.states.clear();
         for (index, id) in variants.iter().enumerate() {
             let variant = &self.topology.variants[*id as usize];
             let observed = &scratch.observed[index];
-            let (pods, pending) = observed.target.unwrap_or((observed.reporting, 0));
+            let (pods, pending) = replica_counts(observed, variant.decision.as_ref());
             let mut state = targets::VariantState {
                 current: pods,
                 desired: variant.decision.as_ref().map(|decision| decision.desired),
@@ -152,11 +164,42 @@ impl Engine {
                     *deadline = (*deadline).min(expires);
                 }
             }
-            // A reduction that was not carried out yet is withdrawn when more is needed.
-            if scratch.analysis.should_scale_up() && state.desired.is_some_and(|d| d < state.current) {
+            // A reduction that was not carried out yet is withdrawn when its ground has gone: more is
+            // needed, or requests came back before the last pods had left.
+            let withdrawn = |desired: u32| {
+                desired < state.current
+                    && (scratch.analysis.should_scale_up() || desired == 0 && !idle_allowed)
+            };
+            // So is a change that the bounds no longer allow.
+            let forbidden = |desired: u32| desired.clamp(state.min, state.max.max(state.min)) == state.current;
+            if state.desired.is_some_and(|desired| withdrawn(desired) || forbidden(desired)) {
                 state.desired = Some(state.current);
             }
             scratch.states.push(state);
+        }
+    }
+
+    /// Keeps the last decision where the change to less would rest on input that is missing, and where
+    /// replicas that are slow to start would be given up although they are needed.
+    fn not_lowered_blindly(
+        &self,
+        id: VariantId,
+        index: usize,
+        scratch: &super::Scratch,
+        (count, cause): (u32, Cause),
+    ) -> (u32, Cause) {
+        let Some(old) = &self.topology.variants[id as usize].decision else { return (count, cause) };
+        let observed = &scratch.observed[index];
+        if count >= old.desired || scratch.states[index].desired.is_some() {
+            return (count, cause);
+        }
+        let (pods, pending) = replica_counts(observed, Some(old));
+        let silent = pods.saturating_sub(pending) > observed.reporting;
+        let unseen = observed.reporting == 0 && observed.target.is_none_or(|(pods, _)| pods > 0);
+        match (silent || unseen, scratch.analysis.should_scale_up()) {
+            (true, _) => (old.desired, Cause::HoldInput),
+            (false, true) => (old.desired, Cause::Transition),
+            (false, false) => (count, cause),
         }
     }
 
@@ -171,7 +214,7 @@ impl Engine {
         let stream = self.stream;
         let variant = &self.topology.variants[id as usize];
         let previous = variant.decision.as_ref();
-        let (pods, pending) = observed.target.unwrap_or((observed.reporting, 0));
+        let (pods, pending) = replica_counts(observed, previous);
         let ready = previous.is_some() || observed.target.is_some() || {
             let settled = observed.first_seen.map(|first| first + WARM_UP_MS);
             if let Some(settled) = settled.filter(|settled| *settled > stream) {
@@ -307,9 +350,35 @@ fn plan_cause(index: usize, scratch: &super::Scratch, enforced: Enforced, woken:
         targets::Cause::WaitingForPending => Cause::WaitingForPending,
         targets::Cause::AtMaximum => Cause::AtMaximum,
         targets::Cause::NotCovered | targets::Cause::NoReplicas if scratch.states[index].current == 0 => {
-            Cause::Steady
+            // At zero there is nothing to miss; a first replica may be on its way.
+            if scratch.targets[index].replicas > 0 { Cause::Transition } else { Cause::Steady }
         }
         targets::Cause::NotCovered | targets::Cause::NoReplicas => Cause::HoldInput,
+    }
+}
+
+/// Replica counts (pods, pods not ready): those of the target; without them, the pods that report. Pods
+/// that fell silent all at once are not known to be gone, so the last count is held.
+fn replica_counts(observed: &Observed, previous: Option<&Decision>) -> (u32, u32) {
+    match (observed.target, previous) {
+        (Some(counts), _) => counts,
+        (None, Some(old)) if observed.reporting == 0 && old.desired > 0 => (old.current, 0),
+        (None, _) => (observed.reporting, 0),
+    }
+}
+
+/// While one variant of the model changes, the others hold still: that is their cause from the start,
+/// not only from the next recomputation on.
+fn hold_beside_a_change(scratch: &mut super::Scratch) {
+    use Cause::{AtMaximum, HoldInput, Steady, Transition, WaitingForPending};
+    let moves = |(plan, state): (&(u32, Cause), &targets::VariantState)| plan.0 != state.current;
+    if scratch.analysis.total == 0 || !scratch.plan.iter().zip(&scratch.states).any(moves) {
+        return;
+    }
+    for (_, cause) in &mut scratch.plan {
+        if matches!(cause, Steady | WaitingForPending | AtMaximum | HoldInput) {
+            *cause = Transition;
+        }
     }
 }
 

@@ -12,11 +12,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use crate::config::objects::Document;
-use crate::limits::CONFIG_WATCHES_MAX;
+use crate::limits::{CONFIG_FILES_MAX, CONFIG_WATCHES_MAX};
 
 mod scan;
 
@@ -34,6 +34,9 @@ const SLOW_SCAN: Duration = Duration::from_secs(5);
 const SLOW_SCAN_ALONE: Duration = Duration::from_secs(1);
 /// Events that may wait; when there are more, everything counts as changed.
 const QUEUE: usize = 4096;
+
+/// How often one look follows folders that appear meanwhile; events tell about later ones.
+const LOOKS_MAX: usize = 16;
 
 /// A running watch on a folder; ends when dropped.
 pub struct Watcher {
@@ -140,10 +143,13 @@ impl<D: FnMut(Vec<Document>) -> bool> Mirror<D> {
     /// anything was new.
     fn pass(&mut self) -> (Duration, bool, bool) {
         self.watches.follow(None);
-        let mut scan = self.scanner.scan();
-        if self.watches.follow(Some(&scan.folders)) {
+        let mut scan = self.scanner.scan(&self.watches.open);
+        for _ in 0..LOOKS_MAX {
+            if !self.watches.follow(Some(&scan.folders)) {
+                break;
+            }
             // What happened in a new folder before it was watched is seen only now.
-            scan = self.scanner.scan();
+            scan = self.scanner.scan(&self.watches.open);
         }
         let wait = match (scan.is_unsettled, self.watches.watcher.is_some()) {
             (true, _) => UNSETTLED,
@@ -204,6 +210,8 @@ struct Watches {
     folders: BTreeSet<PathBuf>,
     /// The nearest existing folder above `dir`, and its entry on the way to `dir`.
     gate: Option<(PathBuf, PathBuf)>,
+    /// Files that were written to and not closed since.
+    open: BTreeSet<PathBuf>,
     /// Whether everything has to be asked for anew.
     are_stale: bool,
     /// Whether events were lost.
@@ -229,6 +237,7 @@ impl Watches {
             dir: dir.into(),
             folders: BTreeSet::new(),
             gate: None,
+            open: BTreeSet::new(),
             are_stale: false,
             has_overflown,
         }
@@ -241,6 +250,8 @@ impl Watches {
             return false;
         }
         if std::mem::take(&mut self.are_stale) {
+            // The events that would close them may be lost.
+            self.open.clear();
             let gate = self.gate.take().map(|(above, _)| above);
             for path in std::mem::take(&mut self.folders).into_iter().chain(gate) {
                 self.drop_watch(&path);
@@ -311,14 +322,29 @@ impl Watches {
         }
         let mut matters = false;
         for path in &event.paths {
-            if self.gate.as_ref().is_some_and(|(_, entry)| entry == path) || self.folders.contains(path) {
+            let is_gate = self.gate.as_ref().is_some_and(|(above, entry)| entry == path || above == path);
+            if is_gate || self.folders.contains(path) {
                 // A folder came, went or was replaced: watches of the old one are dead.
                 self.are_stale = true;
                 matters = true;
             }
-            matters |= path.parent().is_some_and(|parent| self.folders.contains(parent));
+            if path.parent().is_some_and(|parent| self.folders.contains(parent)) {
+                matters = true;
+                self.note_writer(event.kind, path);
+            }
         }
         matters
+    }
+
+    fn note_writer(&mut self, kind: EventKind, path: &Path) {
+        if matches!(kind, EventKind::Modify(ModifyKind::Data(_))) {
+            if self.open.len() < CONFIG_FILES_MAX {
+                self.open.insert(path.into());
+            }
+        } else if !matches!(kind, EventKind::Modify(ModifyKind::Metadata(_))) {
+            // Closed, removed or replaced: what is there now is whole.
+            self.open.remove(path);
+        }
     }
 }
 

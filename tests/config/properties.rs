@@ -161,7 +161,9 @@ proptest! {
 
     /// Mutated objects never panic, never leave bounds, and mending them mends everything.
     #[test]
-    fn mutated_objects(mutations in prop::collection::vec((any::<prop::sample::Index>(), any_mutation()), 1..12)) {
+    fn mutated_objects(
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any_mutation()), 1..12),
+    ) {
         let original = valid();
         let first = resolve(&numbered(&original), &Resolved::default());
         let mut values = original.clone();
@@ -180,7 +182,9 @@ proptest! {
     /// Arbitrary values as whole documents and as texts of ConfigMaps.
     #[test]
     fn arbitrary_documents(value in any_json(), text in "\\PC{0,60}") {
-        for name in ["service-classes-config", "accelerator-unit-costs", "saturation-scaling-config", "variantautoscaling-config"] {
+        let names = ["service-classes-config", "accelerator-unit-costs", "saturation-scaling-config",
+            "model-scale-to-zero-config", "queueing-model-config", "variantautoscaling-config"];
+        for name in names {
             let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
                 "data": {"a": value.to_string(), "default": text, "config.yaml": text, "v": value}});
             check_bounds(&resolve(&numbered(&[value.clone(), map]), &Resolved::default()));

@@ -14,11 +14,8 @@ use inferno_sidecar::mirror::files::{Watcher, read_folder, spawn};
 use tempfile::TempDir;
 
 fn variants(names: &[&str]) -> String {
-    let one = |name: &&str| {
-        format!(
-            "---\napiVersion: llmd.ai/v1alpha1\nkind: VariantAutoscaling\nmetadata: {{name: {name}}}\nspec: {{modelID: m}}\n"
-        )
-    };
+    let head = "---\napiVersion: llmd.ai/v1alpha1\nkind: VariantAutoscaling\n";
+    let one = |name: &&str| format!("{head}metadata: {{name: {name}}}\nspec: {{modelID: m}}\n");
     names.iter().map(one).collect()
 }
 
@@ -178,9 +175,12 @@ fn a_folder_that_comes_goes_and_comes_back() {
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("a.yaml"), variants(&["a"])).unwrap();
     seen.soon("appears", "a");
-    fs::rename(root.path().join("not"), root.path().join("gone")).unwrap();
-    seen.until("vanishes, keeping all", "a", true);
-    fs::rename(root.path().join("gone"), root.path().join("not")).unwrap();
+    fs::rename(&dir, root.path().join("gone")).unwrap();
+    let delay = seen.until("vanishes, keeping all", "a", true);
+    assert!(delay < Duration::from_secs(1));
+    fs::remove_dir_all(root.path().join("not")).unwrap();
+    fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    fs::rename(root.path().join("gone"), &dir).unwrap();
     seen.soon("comes back", "a");
     fs::write(dir.join("a.yaml"), variants(&["b"])).unwrap();
     seen.soon("changes after that", "b");
@@ -215,23 +215,30 @@ fn another_folder_in_its_place() {
 #[test]
 fn a_slow_writer_is_never_seen_half_way() {
     let (dir, mut seen) = folder(&["a", "b", "c"]);
-    let path = dir.path().join("a.yaml");
-    let mut file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
-    for name in ["a", "b", "c", "d"] {
-        std::thread::sleep(Duration::from_millis(8));
-        file.write_all(variants(&[name]).as_bytes()).unwrap();
+    for (file, what) in [("a.yaml", "slow writer"), ("new.yaml", "slow writer of a new file")] {
+        let path = dir.path().join(file);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).unwrap();
+        let (before, start) = (seen.deliveries, Instant::now());
+        for index in 0..4 {
+            std::thread::sleep(Duration::from_millis(40));
+            file.write_all(variants(&[&format!("{}-{index}", what.len())]).as_bytes()).unwrap();
+        }
+        drop(file);
+        // One that takes too long is read as it is in the end.
+        let was_fast = start.elapsed() < Duration::from_millis(400);
+        let slow = seen.names().replace("a b c", "");
+        let names = format!("{slow} {0}-0 {0}-1 {0}-2 {0}-3", what.len());
+        seen.soon(what, names.trim());
+        assert!(!was_fast || seen.deliveries == before + 1, "a half-written file was seen");
     }
-    drop(file);
-    let before = seen.deliveries;
-    seen.soon("slow writer", "a b c d");
-    assert_eq!(seen.deliveries, before + 1, "a half-written file was seen");
 }
 
 #[test]
 fn an_emptied_file_means_it_after_a_while() {
     let (dir, mut seen) = folder(&["a"]);
     fs::write(dir.path().join("a.yaml"), "").unwrap();
-    seen.soon("emptied", "");
+    let delay = seen.until("emptied", "", false);
+    assert!(delay > Duration::from_millis(500) && delay < Duration::from_secs(3), "took {delay:?}");
 }
 
 #[test]
@@ -304,4 +311,14 @@ fn what_cannot_be_read_is_told_and_kept() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(format!("{:?}", read_folder(&file)).contains("SourceLost"));
+}
+
+#[test]
+fn too_many_files_are_refused_as_a_whole() {
+    let dir = TempDir::new().unwrap();
+    for index in 0..=10_000 {
+        fs::write(dir.path().join(format!("{index}.yaml")), "").unwrap();
+    }
+    let text = format!("{:?}", read_folder(dir.path()));
+    assert!(text.contains("SourceLost") && text.contains("more than 10000 files"), "{text:.200}");
 }

@@ -8,8 +8,10 @@ mod field;
 mod guarded;
 mod limiter;
 mod optimizer;
+mod queue;
 mod report;
 mod saturation;
+mod solver;
 mod tokens;
 
 use report::{Report, golden_dir, read_jsonl};
@@ -23,8 +25,12 @@ const KINDS: &[(&str, Runner)] = &[
     ("cost_aware_optimizer", optimizer::run),
     ("enforcer", enforcer::run),
     ("gpu_limiter", limiter::run),
+    ("queue_a", queue::run),
+    ("queue_b", queue::run),
+    ("queue_c", queue::run),
     ("saturation_v1", saturation::run),
     ("saturation_v2", tokens::run),
+    ("solver", solver::run),
 ];
 
 #[test]

@@ -10,8 +10,8 @@ use serde_json::{Map, Number, Value};
 use super::{Document, DocumentContent};
 use crate::limits::{CONFIG_DOCUMENTS_PER_FILE_MAX, CONFIG_NODES_PER_DOCUMENT_MAX};
 
-/// Parses one file into documents, named `FILE#1`, `FILE#2` ... in file order. Empty documents are
-/// left out; their numbers are not reused.
+/// Parses one file into documents, named `FILE#1`, `FILE#2` ... in file order. Parts without content,
+/// such as the comment at the top of a file, do not count.
 pub fn documents(file: &str, text: &str) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if file.ends_with(".json") {
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(found.len(), 3);
         assert_eq!(found[0].origin, "a.yaml#1");
         assert!(
-            matches!(&found[1].content, DocumentContent::Broken { reason, .. } if reason.contains("line 5")),
+            matches!(&found[1].content, DocumentContent::Broken { reason, .. } if reason.contains("line 6")),
             "{found:?}"
         );
         assert_eq!(found[2].content, DocumentContent::Object(serde_json::json!({"c": 3})));

@@ -136,7 +136,7 @@ impl Scope<'_, '_> {
     }
 
     /// Whether anything was good at or below that key before.
-    fn remembers_below(&self, key: &str) -> bool {
+    pub fn remembers_below(&self, key: &str) -> bool {
         let starts_with = |prefix: &str| {
             let first = self.book.previous.range(self.piece(prefix)..).next();
             first.is_some_and(|(piece, _)| piece.object == self.object && piece.field.starts_with(prefix))
@@ -202,6 +202,23 @@ impl Scope<'_, '_> {
             return None;
         }
         Some(self.open(value, &fields.path(name), &key, known))
+    }
+
+    /// Opens a field that must be there and is a mapping. When it is not there, its fields are what they
+    /// last were.
+    pub fn require_open<'v>(
+        &mut self,
+        fields: &Fields<'v>,
+        name: &'static str,
+        known: &'static [&'static str],
+        fix: &str,
+    ) -> Fields<'v> {
+        let (path, key) = (fields.path(name), fields.key(name));
+        if fields.raw(name).is_none() && !fields.is_lost(name) {
+            let kept = self.kept_below(&key, Kept::Nothing);
+            self.problem(&path, "the field is missing", fix, kept);
+        }
+        self.open(fields.raw(name), &path, &key, known)
     }
 
     /// Reads an optional leaf. A bad one is a problem and gives its last good value, else `None`, for

@@ -3,7 +3,7 @@
 //! Input: raw objects. Output: [`Draft`]s, to which cost and service class are added later, and the
 //! bounds that foreign scalers set. Must not know other objects.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
@@ -53,6 +53,21 @@ impl Bounds {
 }
 
 const TOP: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+const METADATA: &[&str] = &[
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "generateName",
+    "generation",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
 const SPEC: &[&str] = &[
     "modelID",
     "modelProfile",
@@ -97,10 +112,10 @@ pub(super) fn variant_autoscaling(book: &mut Book<'_>, object: &Object<'_>) -> O
     let mut scope = book.at(&object.origin, object.id.to_string());
     let top = scope.open(Some(object.body), "", "", TOP);
     let labels = labels(&mut scope, object, "labels", LABELS);
-    let Some(spec) = scope.open_field(&top, "spec", SPEC) else {
-        scope.problem("spec", "the field is missing", "add a spec with at least modelID", Kept::Nothing);
+    let spec = scope.require_open(&top, "spec", SPEC, "add a spec with at least modelID");
+    if spec.is_unreadable() && !scope.remembers_below("spec") {
         return None;
-    };
+    }
     let model_id = scope.require(&spec, "modelID", word, MODEL_FIX);
     let stated = scope.read(&spec, "accelerator", word, LABEL_FIX, Kept::Nothing);
     let count = scope.read(&spec, "acceleratorCount", accelerator_count, COUNT_FIX, Kept::Default);
@@ -140,18 +155,16 @@ pub(super) fn variant_autoscaling(book: &mut Book<'_>, object: &Object<'_>) -> O
 fn labels<'v>(
     scope: &mut Scope<'_, '_>,
     object: &Object<'v>,
-    name: &str,
+    name: &'static str,
     known: &'static [&'static str],
 ) -> Fields<'v> {
     // Absent ones are an empty mapping, not a broken one.
-    static EMPTY: std::sync::LazyLock<Value> =
-        std::sync::LazyLock::new(|| Value::Object(serde_json::Map::new()));
-    let value = match &object.body["metadata"][name] {
-        Value::Null => &*EMPTY,
-        value => value,
-    };
-    let path = format!("metadata.{name}");
-    scope.open(Some(value), &path, &path, known)
+    static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(serde_json::Map::new()));
+    let metadata = scope.open(object.body.get("metadata"), "metadata", "metadata", METADATA);
+    match scope.open_field(&metadata, name, known) {
+        Some(found) => found,
+        None => scope.open(Some(&EMPTY), &metadata.path(name), &metadata.key(name), known),
+    }
 }
 
 /// Brings the profile of the variant's own accelerator to the front and gives its accelerator count.
@@ -270,16 +283,12 @@ fn managed(scope: &mut Scope<'_, '_>, object: &Object<'_>, annotations: &Fields<
     let labels = labels(scope, object, "labels", LABELS);
     let accelerator = scope.read(&labels, ACCELERATOR_LABEL, word, LABEL_FIX, Kept::Nothing);
     let instance = scope.read(&labels, INSTANCE_LABEL, text, "write a short text", Kept::Nothing);
-    let spec = scope.open(object.body.get("spec"), "spec", "spec", &[]);
-    let Some(reference) = scope.open_field(&spec, "scaleTargetRef", &[]) else {
-        scope.problem(
-            "spec.scaleTargetRef",
-            "the field is missing",
-            "name the object to scale",
-            Kept::Nothing,
-        );
+    let top = scope.open(Some(object.body), "", "", &[]);
+    let spec = scope.require_open(&top, "spec", &[], "add a spec that names the object to scale");
+    let reference = scope.require_open(&spec, "scaleTargetRef", &[], "name the object to scale");
+    if reference.is_unreadable() && !scope.remembers_below(reference.own_key()) {
         return None;
-    };
+    }
     let target = target(scope, &reference);
     let (min_name, max_name) = bound_names(object.id.kind);
     let (min_replicas, max_replicas) = bounds(scope, &spec, min_name, max_name);

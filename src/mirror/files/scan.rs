@@ -16,21 +16,26 @@ use crate::limits::{CONFIG_FILE_MAX_BYTES, CONFIG_FILES_MAX, CONFIG_TOTAL_MAX_BY
 const HOT: Duration = Duration::from_millis(10);
 /// A file that changes all the time is read as it is after this time.
 const HOT_MAX: Duration = Duration::from_millis(500);
-/// An empty file counts as being written for this time: writing in place begins with truncation.
-const EMPTY_MAX: Duration = Duration::from_millis(200);
+/// An empty file counts as being written for this time: writing in place begins with truncation, and on
+/// a busy machine the rest can be long in coming. Whoever means it can delete the file.
+const EMPTY_MAX: Duration = Duration::from_secs(1);
 
 /// Reads a folder again and again.
 pub struct Scanner {
     dir: PathBuf,
     files: BTreeMap<String, Known>,
+    /// Whether the folder was read before; at first everything is taken as it is.
+    has_read: bool,
 }
 
 /// A file as it was last read.
 struct Known {
     bytes: Vec<u8>,
     documents: Vec<Document>,
-    /// Since when what is there now is not taken for what is meant.
-    unsettled_since: Option<Instant>,
+    /// Since when the file has been changing too fast to be read.
+    hot_since: Option<Instant>,
+    /// Since when the file has been empty without that being taken for meant.
+    empty_since: Option<Instant>,
 }
 
 /// Outcome of one pass.
@@ -51,19 +56,19 @@ struct Found {
 
 /// Reads a folder once.
 pub fn read_folder(dir: &Path) -> Vec<Document> {
-    Scanner::new(dir.to_path_buf()).scan().documents
+    Scanner::new(dir.to_path_buf()).scan(&BTreeSet::new()).documents
 }
 
 impl Scanner {
     /// A scanner of one folder, which need not exist.
     pub fn new(dir: PathBuf) -> Self {
-        Scanner { dir, files: BTreeMap::new() }
+        Scanner { dir, files: BTreeMap::new(), has_read: false }
     }
 
-    /// Reads the whole folder.
-    pub fn scan(&mut self) -> Scan {
+    /// Reads the whole folder; `open` are files that somebody is known to be writing.
+    pub fn scan(&mut self, open: &BTreeSet<PathBuf>) -> Scan {
         let mut folders = BTreeSet::new();
-        let read = self.list(&mut folders).and_then(|found| self.read_all(found));
+        let read = self.list(&mut folders).and_then(|found| self.read_all(found, open));
         let (documents, is_unsettled) = read.unwrap_or_else(|(reason, fix)| {
             let content = DocumentContent::SourceLost { reason, fix: fix.into() };
             (vec![Document { origin: self.dir.display().to_string(), content }], false)
@@ -91,6 +96,13 @@ impl Scanner {
                 return Err((reason, "move files that are no configuration elsewhere, or join small ones"));
             }
         }
+        // Listing a folder may miss a file that is being replaced: those known before are asked for by name.
+        let listed: BTreeSet<&String> = found.iter().map(|(name, _)| name).collect();
+        let missed: Vec<(String, PathBuf)> = (self.files.keys().filter(|name| !listed.contains(name)))
+            .map(|name| (name.clone(), self.dir.join(name)))
+            .filter(|(_, path)| fs::symlink_metadata(path).is_ok() && !path.is_dir())
+            .collect();
+        found.extend(missed);
         for (_, path) in &found {
             // Changes behind a symbolic link happen in another folder.
             if path.is_symlink()
@@ -103,13 +115,17 @@ impl Scanner {
         Ok(found.into_iter().map(|(name, path)| Found { name, path }).collect())
     }
 
-    fn read_all(&mut self, found: Vec<Found>) -> Result<(Vec<Document>, bool), Lost> {
+    fn read_all(
+        &mut self,
+        found: Vec<Found>,
+        open: &BTreeSet<PathBuf>,
+    ) -> Result<(Vec<Document>, bool), Lost> {
         let mut files = BTreeMap::new();
         let mut total_bytes = 0;
         for Found { name, path } in found {
-            let known = self.files.remove(&name);
+            let known = self.files.remove(&name).or_else(|| self.has_read.then(Known::nothing));
             let known = match read_file(&path) {
-                Ok(Some((bytes, is_hot))) => settle(&name, bytes, is_hot, known),
+                Ok(Some((bytes, is_hot))) => settle(&name, bytes, is_hot || open.contains(&path), known),
                 Ok(None) => continue,
                 Err((reason, fix)) => Known {
                     bytes: Vec::new(),
@@ -117,19 +133,21 @@ impl Scanner {
                         origin: name.clone(),
                         content: DocumentContent::Broken { reason, fix: fix.into() },
                     }],
-                    unsettled_since: None,
+                    hot_since: None,
+                    empty_since: None,
                 },
             };
             total_bytes += known.bytes.len() as u64;
             files.insert(name, known);
         }
         self.files = files;
+        self.has_read = true;
         if total_bytes > CONFIG_TOTAL_MAX_BYTES {
             let reason = format!("the files have {total_bytes} bytes, more than {CONFIG_TOTAL_MAX_BYTES}");
             return Err((reason, "move files that are no configuration elsewhere"));
         }
         let documents = self.files.values().flat_map(|known| known.documents.iter().cloned()).collect();
-        Ok((documents, self.files.values().any(|known| known.unsettled_since.is_some())))
+        Ok((documents, self.files.values().any(Known::is_unsettled)))
     }
 }
 
@@ -201,23 +219,35 @@ fn read_file(path: &Path) -> Result<Option<(Vec<u8>, bool)>, Lost> {
 fn settle(name: &str, bytes: Vec<u8>, is_hot: bool, known: Option<Known>) -> Known {
     let Some(known) = known else { return Known::new(name, bytes) };
     if known.bytes == bytes {
-        return Known { unsettled_since: None, ..known };
+        return Known { hot_since: None, empty_since: None, ..known };
     }
-    let limit = if bytes.iter().all(u8::is_ascii_whitespace) {
-        EMPTY_MAX
-    } else if is_hot {
-        HOT_MAX
-    } else {
-        return Known::new(name, bytes);
+    let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
+    let now = Instant::now();
+    let (hot_since, empty_since) = match (is_empty, is_hot) {
+        // Truncated this moment: its time as an empty file begins anew.
+        (true, true) => (known.hot_since, Some(now)),
+        (true, false) => (known.hot_since, known.empty_since.or(Some(now))),
+        (false, true) => (known.hot_since.or(Some(now)), None),
+        (false, false) => return Known::new(name, bytes),
     };
-    let since = known.unsettled_since.unwrap_or_else(Instant::now);
-    if since.elapsed() >= limit {
+    let is_over =
+        |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
+    if is_over(empty_since, EMPTY_MAX) || !is_empty && is_over(hot_since, HOT_MAX) {
         return Known::new(name, bytes);
     }
-    Known { unsettled_since: Some(since), ..known }
+    Known { hot_since, empty_since, ..known }
 }
 
 impl Known {
+    /// A file that was not there before.
+    fn nothing() -> Self {
+        Known { bytes: Vec::new(), documents: Vec::new(), hot_since: None, empty_since: None }
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.hot_since.is_some() || self.empty_since.is_some()
+    }
+
     fn new(name: &str, bytes: Vec<u8>) -> Self {
         let documents = match std::str::from_utf8(&bytes) {
             Ok(text) => documents(name, text),
@@ -229,6 +259,6 @@ impl Known {
                 vec![Document { origin: name.into(), content }]
             }
         };
-        Known { bytes, documents, unsettled_since: None }
+        Known { bytes, documents, hot_since: None, empty_since: None }
     }
 }

@@ -1,0 +1,121 @@
+//! Stabilisation windows: a count follows the plan at once in one direction and only after a window in
+//! the other, as the HPA's `stabilizationWindowSeconds` does.
+
+use crate::units::TimeMs;
+use std::collections::VecDeque;
+
+/// Windows per direction, ms; 0 follows at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// A higher count is followed when every plan of this long asked for it.
+    pub up_ms: i64,
+    /// A lower count is followed when no plan of this long asked for more.
+    pub down_ms: i64,
+}
+
+/// Most plans remembered; a plan that changes more often than that within a window is coarsened.
+const PLANS_MAX: usize = 64;
+
+/// Plans of the recent past, one entry per change.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stabilizer {
+    /// (time from which it held, count), oldest first.
+    plans: VecDeque<(TimeMs, u32)>,
+}
+
+impl Stabilizer {
+    /// Takes in the plan of `now` and returns the count to ask for, given what was asked for before, and
+    /// the time at which that may change without a new plan.
+    pub fn settle(
+        &mut self,
+        now: TimeMs,
+        planned: u32,
+        asked: Option<u32>,
+        windows: Windows,
+    ) -> (u32, TimeMs) {
+        self.remember(now, planned, windows.up_ms.max(windows.down_ms));
+        let Some(asked) = asked else { return (planned, TimeMs::MAX) };
+        let window_ms = if planned >= asked { windows.up_ms } else { windows.down_ms };
+        let start = now - window_ms;
+        // The plan that held when the window began counts as well.
+        let first = self.plans.iter().rposition(|(since, _)| *since <= start).unwrap_or(0);
+        let within = || self.plans.iter().skip(first).map(|(_, count)| *count);
+        let settled = if planned >= asked {
+            within().min().unwrap_or(planned).max(asked)
+        } else {
+            within().max().unwrap_or(planned).min(asked)
+        };
+        let changes_at = self.plans.get(first + 1).map_or(TimeMs::MAX, |(since, _)| *since + window_ms);
+        (settled, if settled == planned { TimeMs::MAX } else { changes_at.max(now + 1) })
+    }
+
+    fn remember(&mut self, now: TimeMs, planned: u32, longest_ms: i64) {
+        if self.plans.back().is_none_or(|(_, count)| *count != planned) {
+            if self.plans.len() >= PLANS_MAX
+                && let Some((_, newest)) = self.plans.back_mut()
+            {
+                // Never forget a demand: the larger of two neighbours stands for both.
+                *newest = (*newest).max(planned);
+            } else {
+                self.plans.push_back((now, planned));
+            }
+        }
+        while self.plans.get(1).is_some_and(|(since, _)| *since <= now - longest_ms) {
+            self.plans.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOWS: Windows = Windows { up_ms: 0, down_ms: 60_000 };
+
+    #[test]
+    fn up_at_once_and_down_after_the_window() {
+        let mut stabilizer = Stabilizer::default();
+        let mut asked = None;
+        let mut step = |time: i64, planned: u32| {
+            let (count, changes_at) = stabilizer.settle(TimeMs(time), planned, asked, WINDOWS);
+            asked = Some(count);
+            (count, changes_at)
+        };
+        assert_eq!(step(0, 3).0, 3);
+        assert_eq!(step(10_000, 5).0, 5);
+        // At 70 s the plan of 3 leaves the window: the count may change then, though it does not yet.
+        assert_eq!(step(20_000, 2), (5, TimeMs(70_000)));
+        assert_eq!(step(79_999, 2).0, 5);
+        assert_eq!(step(80_000, 2).0, 2);
+    }
+
+    #[test]
+    fn a_short_dip_changes_nothing_and_a_partial_one_settles_on_its_maximum() {
+        let mut stabilizer = Stabilizer::default();
+        for (time, planned, expected) in
+            [(0, 4, 4), (10_000, 1, 4), (20_000, 4, 4), (30_000, 2, 4), (70_000, 3, 4), (95_000, 2, 3)]
+        {
+            let (count, _) = stabilizer.settle(TimeMs(time), planned, Some(4), WINDOWS);
+            assert_eq!(count, expected, "at {time}");
+        }
+    }
+
+    #[test]
+    fn an_upward_window_waits_for_a_lasting_demand() {
+        let windows = Windows { up_ms: 30_000, down_ms: 0 };
+        let mut stabilizer = Stabilizer::default();
+        assert_eq!(stabilizer.settle(TimeMs(0), 2, Some(2), windows).0, 2);
+        assert_eq!(stabilizer.settle(TimeMs(1_000), 5, Some(2), windows).0, 2);
+        assert_eq!(stabilizer.settle(TimeMs(31_000), 5, Some(2), windows).0, 5);
+    }
+
+    #[test]
+    fn asking_again_at_the_same_time_changes_nothing() {
+        let mut stabilizer = Stabilizer::default();
+        stabilizer.settle(TimeMs(0), 4, None, WINDOWS);
+        let once = stabilizer.settle(TimeMs(5_000), 2, Some(4), WINDOWS);
+        let before = stabilizer.clone();
+        assert_eq!(stabilizer.settle(TimeMs(5_000), 2, Some(4), WINDOWS), once);
+        assert_eq!(stabilizer, before);
+    }
+}

@@ -1,0 +1,179 @@
+//! Who is there, who is gone, and what silence means.
+
+use crate::support::*;
+use inferno_sidecar::units::TimeMs;
+
+fn pods(n: usize) -> Vec<Pod> {
+    (0..n).map(|n| Pod::new("a", n, "m")).collect()
+}
+
+fn reports(seconds: f64, pods: &[Pod]) -> Scrape {
+    pods.iter().fold(Scrape::at(seconds), Scrape::pod)
+}
+
+#[test]
+fn without_kube_state_metrics_the_first_decision_waits_for_the_warm_up() {
+    let mut world = World::new(&variant("a", "m", ""));
+    assert!(world.engine.board().not_ready().is_some());
+    for seconds in [0.0, 10.0, 20.0, 29.0] {
+        world.write(reports(seconds, &pods(2)));
+        assert_eq!(world.faults("a"), ["warming_up"]);
+        assert!(world.engine.board().not_ready().is_some(), "at {seconds} s");
+    }
+    world.write(reports(30.0, &pods(2)));
+    assert_eq!(world.says("a"), "2 steady");
+    assert_eq!(world.engine.board().not_ready(), None);
+}
+
+#[test]
+fn kube_state_metrics_make_the_warm_up_unnecessary() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(reports(0.0, &pods(2)).deployment("a", 2, 2));
+    assert_eq!(world.says("a"), "2 steady");
+}
+
+#[test]
+fn a_staleness_marker_means_gone_now() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(reports(0.0, &pods(2)).deployment("a", 2, 2));
+    world.write(reports(15.0, &pods(1)).deployment("a", 1, 1).gone(&pods(2)[1]));
+    assert_eq!(world.decision("a").reporting, 1);
+    // A sample from before the end does not bring it back; one from after it does.
+    world.write(reports(14.0, &pods(2)[1..]));
+    assert_eq!(world.decision("a").reporting, 1);
+    world.write(reports(16.0, &pods(2)[1..]));
+    assert_eq!(world.decision("a").reporting, 2);
+}
+
+#[test]
+fn silence_means_gone_after_a_few_intervals_of_the_stream() {
+    let mut world = World::new(&variant("a", "m", ""));
+    for step in 0..10 {
+        world.write(reports(f64::from(step) * 10.0, &pods(2)).deployment("a", 2, 2));
+    }
+    // From 90 s on only one pod reports. Its interval is 10 s, so at 130 s the other one is gone.
+    for (seconds, reporting) in [(100.0, 2), (120.0, 2), (129.0, 2), (130.0, 1)] {
+        world.write(reports(seconds, &pods(1)).deployment("a", 2, 2));
+        assert_eq!(world.decision("a").reporting, reporting, "at {seconds} s");
+    }
+    assert_eq!(world.faults("a"), ["replicas_silent"]);
+    assert_eq!(world.says("a"), "2 transition");
+}
+
+#[test]
+fn silence_is_noticed_through_the_samples_of_another_model() {
+    let mut world = World::new(&(variant("a", "m", "") + &variant("b", "n", "")));
+    for step in 0..5 {
+        let other = Pod::new("b", 0, "n");
+        world.write(reports(f64::from(step) * 10.0, &pods(1)).deployment("a", 1, 1).pod(&other));
+    }
+    world.write(Scrape::at(79.0).pod(&Pod::new("b", 0, "n")));
+    assert_eq!(world.faults("a"), [] as [&str; 0]);
+    world.write(Scrape::at(80.0).pod(&Pod::new("b", 0, "n")));
+    assert_eq!(world.faults("a"), ["no_replica_reports"]);
+    assert_eq!(world.says("a"), "1 hold_input");
+}
+
+#[test]
+fn when_the_whole_stream_stops_nothing_changes() {
+    let mut world = World::new(&variant("a", "m", ""));
+    for step in 0..5 {
+        world.write(reports(f64::from(step) * 10.0, &pods(2)).deployment("a", 2, 2));
+    }
+    let (before, boards) = (world.engine.board().clone(), world.boards());
+    for hours in 1..50 {
+        world.engine.tick(at(f64::from(hours) * 3600.0));
+        world.publish();
+    }
+    assert_eq!(world.boards(), boards);
+    assert_same(&before, world.engine.board(), "after silence");
+    assert_eq!(world.engine.board().not_ready(), None);
+    // Only the reader's clock tells that the input is old.
+    let entry = world.entry("a");
+    assert!(entry.health.at(at(40.0)).is_empty());
+    assert_eq!(entry.health.worst_at(at(400.0)).unwrap().as_str(), "stale");
+}
+
+#[test]
+fn a_variant_at_zero_is_judged_by_the_interval_of_its_target() {
+    let mut world = World::new(&variant("a", "m", ", minReplicas: 0"));
+    for step in 0..4 {
+        world.write(Scrape::at(f64::from(step) * 30.0).deployment("a", 0, 0));
+    }
+    let health = world.entry("a").health.clone();
+    assert!(health.at(at(119.0)).is_empty(), "kube-state-metrics are scraped every 30 s");
+    assert!(!health.at(at(300.0)).is_empty());
+}
+
+#[test]
+fn two_exporters_of_one_target_are_not_added_up() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(reports(0.0, &pods(2)).deployment("a", 2, 2));
+    // kube-state-metrics is restarted: new instance label, and no staleness marker for the old one.
+    let own = [("deployment", "a"), ("namespace", NAMESPACE), ("instance", "new:8080")];
+    let scrape = reports(15.0, &pods(2))
+        .with("kube_deployment_status_replicas", &own, 2.0)
+        .with("kube_deployment_status_replicas_ready", &own, 2.0);
+    world.write(scrape);
+    assert_eq!((world.decision("a").current, world.decision("a").pending), (2, 0));
+    // The newest word counts.
+    world.write(reports(30.0, &pods(1)).with("kube_deployment_status_replicas", &own, 1.0).gone(&pods(2)[1]));
+    assert_eq!(world.decision("a").current, 1);
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_keep_the_dead_alive() {
+    let mut world = World::new(&variant("a", "m", ""));
+    for step in 0..5 {
+        world.write(reports(7200.0 + f64::from(step) * 10.0, &pods(2)).deployment("a", 2, 2));
+    }
+    // Two hours back: the same pods go on, one of them stops later.
+    world.engine.tick(at(0.0));
+    world.publish();
+    assert_eq!(world.decision("a").desired, 2);
+    for step in 0..5 {
+        world.write(reports(f64::from(step) * 10.0, &pods(2)).deployment("a", 2, 2));
+        assert_eq!(world.decision("a").desired, 2);
+    }
+    assert_eq!(world.engine.stream_time(), Some(at(40.0)));
+    for step in 5..12 {
+        world.write(reports(f64::from(step) * 10.0, &pods(1)).deployment("a", 2, 2));
+    }
+    assert_eq!(world.decision("a").reporting, 1);
+    assert_eq!(world.entry("a").health.newest_sample, Some(at(110.0)));
+}
+
+#[test]
+fn series_that_ended_long_ago_are_forgotten() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(reports(0.0, &pods(3)).deployment("a", 3, 3));
+    let full = world.engine.stats();
+    world.write(reports(10.0, &pods(1)).deployment("a", 1, 1).gone(&pods(3)[1]).gone(&pods(3)[2]));
+    for step in 1..100 {
+        world.write(reports(10.0 + f64::from(step) * 10.0, &pods(1)).deployment("a", 1, 1));
+    }
+    assert_eq!(world.engine.stats().replicas, 1);
+    assert_eq!(world.engine.stats().series, full.series - 8);
+    assert_eq!(world.says("a"), "1 steady");
+}
+
+#[test]
+fn a_target_that_is_no_longer_reported_is_forgotten_visibly() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(reports(0.0, &pods(1)).deployment("a", 4, 1));
+    assert_eq!(world.decision("a").current, 4);
+    for step in 1..100 {
+        world.write(reports(f64::from(step) * 10.0, &pods(1)));
+    }
+    assert_eq!(world.decision("a").current, 1);
+}
+
+#[test]
+fn replaying_with_an_unbounded_clock_uses_the_samples_own_time() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write_at(&reports(0.0, &pods(1)), TimeMs::MAX);
+    world.engine.tick(TimeMs::MAX);
+    assert_eq!(world.engine.stream_time(), Some(at(0.0)));
+    world.write_at(&reports(30.0, &pods(1)), TimeMs::MAX);
+    assert_eq!(world.says("a"), "1 steady");
+}

@@ -1,0 +1,13 @@
+//! The engine, driven as in production: encoded remote-write requests, snapshots from YAML, the clock as an
+//! argument. `scaling`, `liveness`, `input`, `joins` and `snapshots` tell stories a user would notice;
+//! `oracle` holds that incremental results equal recomputation from scratch; `replay` that the same
+//! stream gives the same boards.
+
+mod input;
+mod joins;
+mod liveness;
+mod oracle;
+mod replay;
+mod scaling;
+mod snapshots;
+mod support;

@@ -1,0 +1,222 @@
+//! Incremental equals from-scratch, under random event orders.
+
+use crate::support::*;
+use inferno_sidecar::config::objects::documents;
+use inferno_sidecar::config::resolve::{Resolved, resolve};
+use inferno_sidecar::engine::Engine;
+use inferno_sidecar::series::dialect::Dialects;
+use inferno_sidecar::units::TimeMs;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+/// One event, drawn from a small world so that events meet.
+#[derive(Clone, Debug)]
+enum Event {
+    /// The stream goes on: milliseconds, and what is reported then.
+    Batch(i64, Vec<Report>),
+    /// A configuration by number.
+    Configure(usize),
+    /// Only the clock goes on (or back), ms.
+    Tick(i64),
+}
+
+#[derive(Clone, Debug)]
+enum Report {
+    Pod { pod: usize, kv: u8, waiting: u8, running: u8, done: u16 },
+    OneSignal { pod: usize, signal: usize, value: u8 },
+    Gone { pod: usize },
+    Deployment { target: usize, pods: u32, ready: u32, exporter: usize },
+    DeploymentGone { target: usize },
+    Owner { pod: usize, target: usize },
+    Queue { model: usize, namespace: usize, size: u8 },
+    Late { pod: usize, kv: u8, age_s: u8 },
+}
+
+const TARGETS: [&str; 4] = ["a", "b", "c", "d"];
+const MODELS: [&str; 3] = ["m", "n", "o"];
+const SIGNALS: [&str; 5] = [
+    "vllm:gpu_cache_usage_perc",
+    "vllm:num_requests_waiting",
+    "vllm:generation_tokens_total",
+    "vllm:inter_token_latency_seconds_count",
+    "vllm:cache_config_info",
+];
+
+fn configuration(number: usize) -> String {
+    let zero = scale_to_zero("m", "40s");
+    let all: String = [variant("a", "m", ", variantCost: 5"), variant("b", "m", ""), variant("c", "n", "")].concat();
+    match number {
+        0 => variant("a", "m", ""),
+        1 => all,
+        2 => all + &zero,
+        3 => all + &thresholds("m", "kvCacheThreshold: 0.5"),
+        4 => variant("a", "n", "") + &variant("b", "m", ", minReplicas: 2, maxReplicas: 3"),
+        5 => variant_of("a", "Deployment", "d", "m", "") + &variant("c", "o", "") + &zero,
+        6 => all + &variant("d", "o", "").replace("namespace: llm", "namespace: far"),
+        // The same model in two namespaces: a scheduler's queue elsewhere becomes ambiguous.
+        7 => variant("a", "m", "") + &variant("d", "m", "").replace("namespace: llm", "namespace: far"),
+        _ => String::new(),
+    }
+}
+
+/// Pods 0 to 7 belong to the targets by name, 8 and up only by their model or owner.
+fn pod(number: usize) -> Pod {
+    let model = MODELS[number % 5 % 3];
+    let mut pod = match number {
+        0..8 => Pod::new(TARGETS[number / 2], number % 2, model),
+        _ => Pod::named(&format!("odd{number}"), model),
+    };
+    if number == 9 {
+        pod.namespace = "far".into();
+    }
+    pod
+}
+
+fn add(scrape: Scrape, report: &Report, seconds: f64) -> Scrape {
+    match *report {
+        Report::Pod { pod: number, kv, waiting, running, done } => {
+            let (running, done) = (f64::from(running), f64::from(done));
+            let pod = pod(number).load(f64::from(kv) / 100.0, f64::from(waiting));
+            scrape.pod(&Pod { running, done, ..pod })
+        }
+        Report::OneSignal { pod: number, signal, value } => {
+            let pod = pod(number);
+            let own = [("model_name", &*pod.model), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
+            scrape.with(SIGNALS[signal], &own, f64::from(value) / 50.0)
+        }
+        Report::Gone { pod: number } => scrape.gone(&pod(number)),
+        Report::Deployment { target, pods, ready, exporter } => {
+            let exporter = ["x", "y"][exporter];
+            let own = [("deployment", TARGETS[target]), ("namespace", NAMESPACE), ("instance", exporter)];
+            scrape
+                .with("kube_deployment_status_replicas", &own, f64::from(pods))
+                .with("kube_deployment_status_replicas_ready", &own, f64::from(ready.min(pods)))
+        }
+        Report::DeploymentGone { target } => {
+            let own = [("deployment", TARGETS[target]), ("namespace", NAMESPACE), ("instance", "x")];
+            scrape
+                .with("kube_deployment_status_replicas", &own, stale())
+                .with("kube_deployment_status_replicas_ready", &own, stale())
+        }
+        Report::Owner { pod: number, target } => {
+            let pod = pod(number);
+            let own = [
+                ("namespace", &*pod.namespace),
+                ("pod", &*pod.name),
+                ("owner_kind", "Deployment"),
+                ("owner_name", TARGETS[target]),
+            ];
+            scrape.with("kube_pod_owner", &own, 1.0)
+        }
+        Report::Queue { model, namespace, size } => {
+            let own = [("namespace", ["llm", "far"][namespace]), ("target_model_name", MODELS[model])];
+            scrape.with("llm_d_epp_flow_control_queue_size", &own, f64::from(size))
+        }
+        Report::Late { pod: number, kv, age_s } => {
+            let pod = pod(number);
+            let own = [("model_name", &*pod.model), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
+            let labels = labels("vllm:kv_cache_usage_perc", &own);
+            scrape.raw(one(labels, f64::from(kv) / 100.0, at(seconds - f64::from(age_s))))
+        }
+    }
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    let pods = 0..10usize;
+    prop_oneof![
+        8 => (pods.clone(), 0..=100u8, 0..12u8, 0..3u8, 0..2000u16)
+            .prop_map(|(pod, kv, waiting, running, done)| Report::Pod { pod, kv, waiting, running, done }),
+        2 => (pods.clone(), 0..SIGNALS.len(), 0..50u8)
+            .prop_map(|(pod, signal, value)| Report::OneSignal { pod, signal, value }),
+        1 => pods.clone().prop_map(|pod| Report::Gone { pod }),
+        4 => (0..4usize, 0..4u32, 0..4u32, 0..2usize)
+            .prop_map(|(target, pods, ready, exporter)| Report::Deployment { target, pods, ready, exporter }),
+        1 => (0..4usize).prop_map(|target| Report::DeploymentGone { target }),
+        1 => (pods.clone(), 0..4usize).prop_map(|(pod, target)| Report::Owner { pod, target }),
+        2 => (0..3usize, 0..2usize, 0..5u8)
+            .prop_map(|(model, namespace, size)| Report::Queue { model, namespace, size }),
+        1 => (pods, 0..=100u8, 0..90u8).prop_map(|(pod, kv, age_s)| Report::Late { pod, kv, age_s }),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let gap_ms = prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
+    prop_oneof![
+        10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
+        2 => (0..9usize).prop_map(Event::Configure),
+        1 => prop_oneof![0..1_000_000i64, Just(-2_000_000i64)].prop_map(Event::Tick),
+    ]
+}
+
+/// The engine under test and its oracle, fed with the same events.
+struct Pair {
+    engines: [Engine; 2],
+    resolved: Resolved,
+    now_ms: i64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let dialects = Arc::new(Dialects::built_in());
+        let engines = [Engine::new(dialects.clone()), Engine::new(dialects)];
+        Pair { engines, resolved: Resolved::default(), now_ms: 0 }
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Batch(gap_ms, reports) => {
+                self.now_ms += gap_ms;
+                let seconds = self.now_ms as f64 / 1000.0;
+                let scrape = reports.iter().fold(Scrape::at(seconds), |scrape, r| add(scrape, r, seconds));
+                let bytes = scrape.encode();
+                let reports = self.engines.each_mut().map(|e| e.write_v1(&bytes, at(seconds)).unwrap());
+                assert_eq!(reports[0], reports[1]);
+            }
+            Event::Configure(number) => {
+                self.resolved = resolve(&documents("t.yaml", &configuration(*number)), &self.resolved);
+                let problems: Arc<[_]> = self.resolved.problems.clone().into();
+                for engine in &mut self.engines {
+                    engine.apply_snapshot(&self.resolved.snapshot, problems.clone());
+                }
+            }
+            Event::Tick(ms) => {
+                self.now_ms += ms;
+                let now = TimeMs(START_MS + self.now_ms);
+                self.engines.iter_mut().for_each(|engine| engine.tick(now));
+            }
+        }
+    }
+
+    fn publish(&mut self, step: usize) {
+        let [incremental, oracle] = &mut self.engines;
+        incremental.publish();
+        oracle.touch_all();
+        oracle.publish();
+        let when = format!("after event {step}");
+        assert_same(incremental.board(), oracle.board(), &when);
+        oracle.touch_all();
+        if let Some(again) = oracle.publish() {
+            assert_same(incremental.board(), &again, &format!("recomputed again {when}"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn incremental_equals_from_scratch(
+        first in 0..8usize,
+        events in prop::collection::vec((event(), prop::bool::weighted(0.8)), 1..60),
+    ) {
+        let mut pair = Pair::new();
+        pair.take(&Event::Configure(first));
+        for (step, (event, publish)) in events.iter().enumerate() {
+            pair.take(event);
+            if *publish {
+                pair.publish(step);
+            }
+        }
+        pair.publish(events.len());
+    }
+}
