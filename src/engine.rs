@@ -13,7 +13,7 @@
 //!
 //! # Invariants
 //! * A model is recomputed only when one of its inputs changed or its deadline (the earliest stream time
-//!   at which a window or a replica expires) has passed. `tests/engine.rs` holds that the result equals a
+//!   at which a window or a replica expires) has passed. `tests/engine` holds that the result equals a
 //!   recomputation of everything, under random event orders.
 //! * Recomputing without a change changes nothing.
 
@@ -151,6 +151,8 @@ impl Engine {
     pub fn tick(&mut self, now: TimeMs) {
         if self.stream > now + crate::limits::FUTURE_MAX_MS {
             self.stream = now;
+            self.store.forget_future(now);
+            self.topology.forget_future(now);
             self.touch_all();
         }
         self.sweep();
@@ -274,7 +276,13 @@ impl Engine {
         }
         self.unjoined.clear();
         for (id, replica) in &mut self.store.replicas {
-            replica.join = Err(NoJoin::NoVariantInNamespace);
+            // The old join stays until the new one is known, so that only those that differ touch models.
+            if let Ok((variant, _)) = replica.join
+                && !self.topology.variants.contains(variant as usize)
+            {
+                replica.join = Err(NoJoin::NoVariantInNamespace);
+                self.unmatched_changed = true;
+            }
             replica.join_due = true;
             self.unjoined.push(id as SubjectId);
         }
@@ -285,11 +293,19 @@ impl Engine {
                 self.topology.variants[variant as usize].target = Some(id);
             }
         }
+        let mut moved = Vec::new();
         for (id, scheduler) in &mut self.store.schedulers {
-            scheduler.model_id = self.topology.model_of_queue(&scheduler.namespace, &scheduler.model);
-            if let Some(model) = scheduler.model_id {
+            let model = self.topology.model_of_queue(&scheduler.namespace, &scheduler.model);
+            let old = std::mem::replace(&mut scheduler.model_id, model);
+            if old != model {
+                moved.extend(old.into_iter().chain(model));
+            }
+            if let Some(model) = model {
                 self.topology.models[model as usize].schedulers.push(id as SubjectId);
             }
+        }
+        for model in moved {
+            self.touch(model);
         }
     }
 
@@ -301,9 +317,12 @@ impl Engine {
             let replica = &self.store.replicas[id as usize];
             let join = self.topology.join(replica, &self.store);
             let old = replica.join;
-            self.unmatched_changed |= old.is_err() || join.is_err();
-            let namespace = join.is_err().then(|| replica.namespace.clone());
-            if let Ok((variant, _)) = old
+            // Its model may have become known, which is part of what is said about unmatched pods.
+            let unmatched = old.is_err() || join.is_err();
+            self.unmatched_changed |= unmatched;
+            let namespace = unmatched.then(|| replica.namespace.clone());
+            if old != join
+                && let Ok((variant, _)) = old
                 && let Some(variant) = self.topology.variants.get_mut(variant as usize)
             {
                 variant.replicas.retain(|other| *other != id);
@@ -316,7 +335,9 @@ impl Engine {
                     variant.replicas.insert(at, id);
                 }
                 let model = variant.model;
-                self.touch(model);
+                if old != join {
+                    self.touch(model);
+                }
             }
             self.store.replicas[id as usize].join = join;
             if let Some(namespace) = namespace {

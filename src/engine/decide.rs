@@ -29,7 +29,8 @@ impl Engine {
         scratch.observed.clear();
         for (index, variant) in variants.iter().enumerate() {
             let variant = &self.topology.variants[*variant as usize];
-            let observed = observe(&self.store, variant, index as u32, self.stream, &mut scratch.loads);
+            let mut observed = observe(&self.store, variant, index as u32, self.stream, &mut scratch.loads);
+            (observed.pods, observed.pending) = replica_counts(&observed, variant.decision.as_ref());
             scratch.observed.push(observed);
         }
         let deadline = self.decide_model(id, &variants, &mut scratch, next);
@@ -58,7 +59,7 @@ impl Engine {
         let rule = Rule::Guarded;
         analyze_into(&mut scratch.analysis, &config.saturation, rule, variants.len(), &scratch.loads);
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
-        self.variant_states(variants, scratch, idle_allowed, &mut deadline);
+        self.variant_states(variants, scratch, idle_allowed);
         targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
 
         scratch.counts.clear();
@@ -109,7 +110,7 @@ impl Engine {
         let active = observed.iter().filter_map(|o| o.active_at).max().max(queue_active);
         model.last_active = model.last_active.max(active);
         // Pods that exist but do not report may be serving requests that nobody counts.
-        let blind = observed.iter().any(|o| o.target.map_or(0, |(pods, _)| pods) > o.reporting);
+        let blind = observed.iter().any(|o| o.pods > o.reporting);
         let seen = observed.iter().any(|o| o.reporting > 0 || o.target.is_some());
         if blind || !seen {
             model.watched_since = None;
@@ -138,13 +139,12 @@ impl Engine {
         variants: &[VariantId],
         scratch: &mut super::Scratch,
         idle_allowed: bool,
-        deadline: &mut TimeMs,
     ) {
         scratch.states.clear();
         for (index, id) in variants.iter().enumerate() {
             let variant = &self.topology.variants[*id as usize];
             let observed = &scratch.observed[index];
-            let (pods, pending) = replica_counts(observed, variant.decision.as_ref());
+            let (pods, pending) = (observed.pods, observed.pending);
             let mut state = targets::VariantState {
                 current: pods,
                 desired: variant.decision.as_ref().map(|decision| decision.desired),
@@ -153,16 +153,13 @@ impl Engine {
                 min: variant.config.min_replicas.unwrap_or(0),
                 max: variant.config.max_replicas.unwrap_or(u32::MAX),
             };
-            let since = variant.decision.as_ref().and_then(|decision| decision.transition_since);
-            if let Some(since) = since {
-                let expires = since + TRANSITION_MAX_MS;
-                if expires <= self.stream {
-                    // Nothing has moved for long: decide on what there is instead of waiting for ever.
-                    state.desired = None;
-                    state.current = if observed.reporting > 0 { observed.reporting } else { pods };
-                } else {
-                    *deadline = (*deadline).min(expires);
-                }
+            let unmoved =
+                variant.decision.as_ref().filter(|old| (old.current, old.reporting) == (pods, observed.reporting));
+            let since = unmoved.and_then(|decision| decision.transition_since);
+            if since.is_some_and(|since| since + TRANSITION_MAX_MS <= self.stream) {
+                // Nothing has moved for long: decide on what there is instead of waiting for ever.
+                state.desired = None;
+                state.current = if observed.reporting > 0 { observed.reporting } else { pods };
             }
             // A reduction that was not carried out yet is withdrawn when its ground has gone: more is
             // needed, or requests came back before the last pods had left.
@@ -193,8 +190,7 @@ impl Engine {
         if count >= old.desired || scratch.states[index].desired.is_some() {
             return (count, cause);
         }
-        let (pods, pending) = replica_counts(observed, Some(old));
-        let silent = pods.saturating_sub(pending) > observed.reporting;
+        let silent = observed.pods.saturating_sub(observed.pending) > observed.reporting;
         let unseen = observed.reporting == 0 && observed.target.is_none_or(|(pods, _)| pods > 0);
         match (silent || unseen, scratch.analysis.should_scale_up()) {
             (true, _) => (old.desired, Cause::HoldInput),
@@ -214,7 +210,6 @@ impl Engine {
         let stream = self.stream;
         let variant = &self.topology.variants[id as usize];
         let previous = variant.decision.as_ref();
-        let (pods, pending) = replica_counts(observed, previous);
         let ready = previous.is_some() || observed.target.is_some() || {
             let settled = observed.first_seen.map(|first| first + WARM_UP_MS);
             if let Some(settled) = settled.filter(|settled| *settled > stream) {
@@ -222,9 +217,13 @@ impl Engine {
             }
             observed.reporting > 0 && settled.is_some_and(|settled| settled <= stream)
         };
-        note_faults(self, id, observed, pods, ready);
-        let decision = ready.then(|| settle(proposal, previous, observed, (pods, pending), stream));
+        note_faults(self, id, observed, ready);
+        let decision = ready.then(|| settle(proposal, previous, observed, stream));
         if let Some(decision) = &decision {
+            let expires = decision.transition_since.map(|since| since + TRANSITION_MAX_MS);
+            if let Some(expires) = expires.filter(|expires| *expires > stream) {
+                *deadline = (*deadline).min(expires);
+            }
             self.note_scaling(id, decision);
         }
         finish_load(
@@ -281,9 +280,9 @@ fn settle(
     proposal: Proposal<'_>,
     previous: Option<&Decision>,
     observed: &Observed,
-    (current, pending): (u32, u32),
     stream: TimeMs,
 ) -> Decision {
+    let (current, pending) = (observed.pods, observed.pending);
     let Proposal { desired, mut cause, evidence } = proposal;
     let reporting = observed.reporting;
     let same = previous.filter(|old| old.desired == desired);
@@ -362,21 +361,30 @@ fn plan_cause(index: usize, scratch: &super::Scratch, enforced: Enforced, woken:
 fn replica_counts(observed: &Observed, previous: Option<&Decision>) -> (u32, u32) {
     match (observed.target, previous) {
         (Some(counts), _) => counts,
-        (None, Some(old)) if observed.reporting == 0 && old.desired > 0 => (old.current, 0),
+        (None, Some(old)) if observed.reporting == 0 && (old.desired > 0 || old.current > old.reporting) => {
+            (old.current, 0)
+        }
         (None, _) => (observed.reporting, 0),
     }
 }
 
-/// While one variant of the model changes, the others hold still: that is their cause from the start,
-/// not only from the next recomputation on.
+/// While one variant of the model changes, or its pods are not all heard, the model holds still: that is
+/// the cause from the start, not only from the next recomputation on.
 fn hold_beside_a_change(scratch: &mut super::Scratch) {
-    use Cause::{AtMaximum, HoldInput, Steady, Transition, WaitingForPending};
-    let moves = |(plan, state): (&(u32, Cause), &targets::VariantState)| plan.0 != state.current;
-    if scratch.analysis.total == 0 || !scratch.plan.iter().zip(&scratch.states).any(moves) {
+    use Cause::{AtMaximum, HoldInput, ScaleToZero, Steady, Transition, WaitingForPending};
+    if scratch.analysis.total == 0 {
         return;
     }
-    for (_, cause) in &mut scratch.plan {
-        if matches!(cause, Steady | WaitingForPending | AtMaximum | HoldInput) {
+    let moves = |(plan, observed): (&(u32, Cause), &Observed)| plan.0 != observed.pods;
+    let moving = scratch.plan.iter().zip(&scratch.observed).any(moves);
+    for ((desired, cause), observed) in scratch.plan.iter_mut().zip(&scratch.observed) {
+        let unheard = observed.reporting > 0 && observed.reporting != observed.pods;
+        let holds = match cause {
+            Steady | WaitingForPending | AtMaximum | HoldInput => moving || unheard,
+            ScaleToZero => false,
+            _ => unheard && *desired == observed.pods,
+        };
+        if holds {
             *cause = Transition;
         }
     }
@@ -393,8 +401,9 @@ fn bounded(count: u32, cause: Cause, state: &targets::VariantState) -> (u32, Cau
 }
 
 /// Adds the faults that need the replica state, and sorts them worst first.
-fn note_faults(engine: &Engine, id: VariantId, observed: &mut Observed, pods: u32, ready: bool) {
+fn note_faults(engine: &Engine, id: VariantId, observed: &mut Observed, ready: bool) {
     let variant = &engine.topology.variants[id as usize];
+    let pods = observed.pods;
     let faults = &mut observed.health.faults;
     let silent = pods.saturating_sub(observed.reporting);
     if variant.replicas.is_empty() && pods > 0 || observed.first_seen.is_none() && observed.target.is_none() {

@@ -9,7 +9,7 @@ use super::topology::NoJoin;
 use crate::limits::{FUTURE_MAX_MS, SERIES_FORGET_MS, SERIES_MAX};
 use crate::series::classify::{Unused, classify};
 use crate::series::labels::{LabelError, Labels};
-use crate::series::{Classified, Owner, Signal, Subject};
+use crate::series::{Classified, Owner, Subject};
 use crate::units::TimeMs;
 use crate::window::{Interval, Recorded};
 use crate::wire::v1::{self, Counts, Series};
@@ -150,13 +150,20 @@ impl Engine {
                 signal: classified.signal,
                 rank: classified.rank,
                 scale: classified.scale,
+                added: self.stream,
             },
             Err(why) => {
                 if why != Unused::ConditionNotMet {
                     *self.unused.entry(why).or_default() += 1;
                     self.unmatched_changed = true;
                 }
-                NewSlot { subject: SubjectRef::Unused, signal: row.signal, rank: row.rank, scale: row.scale }
+                NewSlot {
+                    subject: SubjectRef::Unused,
+                    signal: row.signal,
+                    rank: row.rank,
+                    scale: row.scale,
+                    added: self.stream,
+                }
             }
         };
         self.store.add_slot(canonical, new)
@@ -225,11 +232,12 @@ impl Engine {
         };
         let replica = &mut self.store.replicas[id as usize];
         let mut learned = false;
-        if replica.model.is_none() && classified.model.is_some() {
+        // A new series says what the pod serves now: a StatefulSet's pod comes back under its old name.
+        if classified.model.is_some() && replica.model != classified.model {
             replica.model = classified.model.clone();
             learned = true;
         }
-        if replica.variant_label.is_none() && classified.variant.is_some() {
+        if classified.variant.is_some() && replica.variant_label != classified.variant {
             replica.variant_label = classified.variant.clone();
             learned = true;
         }
@@ -250,11 +258,11 @@ impl Engine {
         owner: &Owner,
     ) -> SubjectRef {
         let key = OwnedKey { namespace: namespace.clone(), is_replica_set, name: name.clone() };
-        let new = self.store.owners.insert(key.clone(), owner.clone()).is_none_or(|old| old != *owner);
-        if new {
+        let (id, news) = self.store.add_owner(key.clone(), owner);
+        if news {
             self.rejoin_pods_of(&key);
         }
-        SubjectRef::Owner(self.store.owned.insert(key) as SubjectId)
+        SubjectRef::Owner(id)
     }
 
     /// An owner became known: pods that it may decide about are joined again.
@@ -335,9 +343,9 @@ impl Engine {
             }
         }
         report.used += 1;
-        let (subject, signal) = (slot.subject, slot.signal);
+        let subject = slot.subject;
         self.stream = self.stream.max(time.min(now));
-        self.touch_subject(subject, signal, time);
+        self.touch_subject(subject, time);
     }
 
     /// The first sample of a further series of a counter that its replica already reports.
@@ -367,7 +375,7 @@ impl Engine {
     }
 
     /// Notes the sample on its subject and marks the models that it may change.
-    fn touch_subject(&mut self, subject: SubjectRef, signal: Signal, time: TimeMs) {
+    fn touch_subject(&mut self, subject: SubjectRef, time: TimeMs) {
         match subject {
             SubjectRef::Replica(id) => {
                 let replica = &mut self.store.replicas[id as usize];
@@ -378,23 +386,41 @@ impl Engine {
                     }
                     replica.last_seen = time;
                 }
-                if let Ok((variant, _)) = replica.join
-                    && signal != Signal::CacheConfig
-                {
-                    self.touch(self.topology.variants[variant as usize].model);
-                }
+                self.touch_joined(subject);
             }
             SubjectRef::Target(id) => {
-                if let Some(variant) = self.store.targets[id as usize].variant {
-                    self.touch(self.topology.variants[variant as usize].model);
+                let target = &mut self.store.targets[id as usize];
+                if time > target.last_seen {
+                    if target.last_seen > TimeMs::MIN {
+                        target.interval.observe(time.since(target.last_seen));
+                    }
+                    target.last_seen = time;
                 }
+                self.touch_joined(subject);
+            }
+            SubjectRef::Scheduler(_) => self.touch_joined(subject),
+            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused => {}
+        }
+    }
+
+    /// Marks the model that a subject belongs to, if any.
+    fn touch_joined(&mut self, subject: SubjectRef) {
+        let model_of = |variant: u32| self.topology.variants.get(variant as usize).map(|state| state.model);
+        let model = match subject {
+            SubjectRef::Replica(id) => {
+                let replica = self.store.replicas.get(id as usize);
+                replica.and_then(|replica| model_of(replica.join.ok()?.0))
+            }
+            SubjectRef::Target(id) => {
+                self.store.targets.get(id as usize).and_then(|target| model_of(target.variant?))
             }
             SubjectRef::Scheduler(id) => {
-                if let Some(model) = self.store.schedulers[id as usize].model_id {
-                    self.touch(model);
-                }
+                self.store.schedulers.get(id as usize).and_then(|scheduler| scheduler.model_id)
             }
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused => {}
+            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused => None,
+        };
+        if let Some(model) = model {
+            self.touch(model);
         }
     }
 
@@ -405,7 +431,7 @@ impl Engine {
             self.sweep_cursor = (self.sweep_cursor + 1) % capacity;
             let id = self.sweep_cursor as SlotId;
             let Some(slot) = self.store.slots.get(id as usize) else { continue };
-            if slot.last == TimeMs::MIN || self.stream.since(slot.last) <= SERIES_FORGET_MS {
+            if self.stream.since(slot.last.max(slot.added)) <= SERIES_FORGET_MS {
                 continue;
             }
             self.forget(id);
@@ -420,6 +446,8 @@ impl Engine {
             }
             _ => None,
         };
+        // Even a silent series was part of the readings, unless it had ended.
+        self.touch_joined(subject);
         self.store.remove_slot(id);
         let gone = |id: SubjectId| !self.store.replicas.contains(id as usize);
         if let Some((replica, join, namespace)) = replica

@@ -121,6 +121,10 @@ pub struct Observed {
     pub first_seen: Option<TimeMs>,
     /// Replica counts of its target: (pods, pods not ready).
     pub target: Option<(u32, u32)>,
+    /// Replicas there are, as far as anybody can tell; filled in with the last decision at hand.
+    pub pods: u32,
+    /// Replicas of `pods` that are not ready.
+    pub pending: u32,
     /// Load over the window.
     pub load: Load,
     /// State of the inputs, as far as the variant alone tells.
@@ -138,6 +142,8 @@ impl Observed {
             reporting: 0,
             first_seen: None,
             target: None,
+            pods: 0,
+            pending: 0,
             load: Load::default(),
             health: Health {
                 faults: Vec::new(),
@@ -237,10 +243,15 @@ pub fn observe(
     let mut sums = Sums::default();
     let mut observed = Observed::nothing();
     observed.target = variant.target.and_then(|id| target_counts(store, id));
-    observed.health.newest_sample = newest_of_target(store, variant.target);
+    if let Some(target) = variant.target.and_then(|id| store.targets.get(id as usize)) {
+        observed.health.newest_sample = Some(target.last_seen).filter(|time| *time > TimeMs::MIN);
+    }
     let mut mismatch = None;
     for id in &variant.replicas {
         let replica = &store.replicas[*id as usize];
+        if replica.last_seen == TimeMs::MIN {
+            continue; // no sample of it has said anything yet
+        }
         observed.first_seen =
             Some(observed.first_seen.map_or(replica.first_seen, |seen| seen.min(replica.first_seen)));
         observed.health.newest_sample = observed.health.newest_sample.max(Some(replica.last_seen));
@@ -266,6 +277,11 @@ pub fn observe(
             (_, None) => *sums.missing.entry(Signal::RequestsWaiting).or_default() += 1,
         }
     }
+    if sums.replicas == 0
+        && let Some(target) = variant.target.and_then(|id| store.targets.get(id as usize))
+    {
+        observed.health.stale_after_ms = observed.health.stale_after_ms.max(target.interval.silence_ms());
+    }
     observed.load = sums.load();
     let missing = sums.missing.iter();
     observed
@@ -289,18 +305,21 @@ fn other_model(replica: &Replica, configured: &Arc<str>) -> Option<Arc<str>> {
 }
 
 /// Pods of a target and how many of them are not ready, from kube-state-metrics. These series have no
-/// age limit of their own: an old count is better than none, and staleness markers end it.
+/// age limit of their own: an old count is better than none, and staleness markers end it. Several
+/// exporters (one that was restarted, say) speak of the same pods, so the newest word counts.
 fn target_counts(store: &Store, id: SubjectId) -> Option<(u32, u32)> {
-    let readings = Readings::of(store, &store.targets[id as usize].slots, TimeMs::MIN);
-    let count = |signal| readings.value(signal).map(|value| value as u32);
+    let newest = |signal: Signal| {
+        let slots = store.targets[id as usize].slots.iter().map(|id| &store.slots[*id as usize]);
+        let values = slots.filter(|slot| slot.signal == signal && !slot.stale).filter_map(|slot| {
+            let Window::Gauge(gauge) = &slot.window else { return None };
+            gauge.last()
+        });
+        values.max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))).map(|(_, value)| value)
+    };
+    let count = |signal| newest(signal).map(|value| value as u32);
     let pods = count(Signal::TargetReplicasStatus).or(count(Signal::TargetReplicasSpec))?;
     let ready = count(Signal::TargetReplicasReady).unwrap_or(pods);
     Some((pods, pods.saturating_sub(ready)))
-}
-
-fn newest_of_target(store: &Store, target: Option<SubjectId>) -> Option<TimeMs> {
-    let slots = &store.targets.get(target? as usize)?.slots;
-    slots.iter().map(|id| store.slots[*id as usize].last).filter(|time| *time > TimeMs::MIN).max()
 }
 
 /// Requests that the scheduler holds back for a model, and when requests were last seen there.

@@ -62,6 +62,8 @@ pub struct Slot {
     pub scale: f64,
     /// Newest sample or staleness marker.
     pub last: TimeMs,
+    /// Stream time when it was first sent, whether or not with a sample that counts.
+    pub added: TimeMs,
     /// Remembered samples.
     pub window: Window,
     /// Hash of the sorted labels.
@@ -103,12 +105,27 @@ impl Replica {
 }
 
 /// A scale target's replica counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TargetCounts {
+    /// Newest sample of any slot.
+    pub last_seen: TimeMs,
+    /// Scrape interval.
+    pub interval: Interval,
     /// Its slots.
     pub slots: Vec<SlotId>,
     /// Variant that scales it.
     pub variant: Option<VariantId>,
+}
+
+impl Default for TargetCounts {
+    fn default() -> Self {
+        TargetCounts {
+            last_seen: TimeMs::MIN,
+            interval: Interval::default(),
+            slots: Vec::new(),
+            variant: None,
+        }
+    }
 }
 
 /// Who owns a pod or a ReplicaSet.
@@ -137,8 +154,8 @@ pub struct Store {
     pub target_ids: AHashMap<(Arc<str>, TargetKind, Arc<str>), SubjectId>,
     /// Owned objects, by slot subject.
     pub owned: Slab<OwnedKey>,
-    /// Owners of pods and ReplicaSets.
-    pub owners: AHashMap<OwnedKey, Owner>,
+    /// Owners of pods and ReplicaSets, with the number of series that name one.
+    owners: AHashMap<OwnedKey, (Owner, u32)>,
     /// Scheduler queues.
     pub schedulers: Slab<Scheduler>,
     /// Scheduler queues by (namespace, model).
@@ -195,6 +212,22 @@ impl Store {
         u128::from(a.hash_one(pairs)) << 64 | u128::from(b.hash_one(pairs))
     }
 
+    /// Owner of a pod or ReplicaSet, as streamed last.
+    pub fn owner(&self, key: &OwnedKey) -> Option<&Owner> {
+        self.owners.get(key).map(|(owner, _)| owner)
+    }
+
+    /// Notes one more series that names an owner; returns its subject and whether that is news.
+    pub fn add_owner(&mut self, key: OwnedKey, owner: &Owner) -> (SubjectId, bool) {
+        let (known, series) = self.owners.entry(key.clone()).or_insert_with(|| (owner.clone(), 0));
+        let news = *series == 0 || known != owner;
+        *series += 1;
+        if known != owner {
+            *known = owner.clone();
+        }
+        (self.owned.insert(key) as SubjectId, news)
+    }
+
     /// Slot whose labels were last sent as exactly these bytes.
     #[inline]
     pub fn slot_by_bytes(&self, hash: u128) -> Option<SlotId> {
@@ -216,6 +249,17 @@ impl Store {
         }
     }
 
+    /// The clock was set back: what was seen after `now` was seen now, so that silence can be noticed.
+    pub fn forget_future(&mut self, now: TimeMs) {
+        for (_, replica) in &mut self.replicas {
+            replica.first_seen = replica.first_seen.min(now);
+            replica.last_seen = replica.last_seen.min(now);
+        }
+        for (_, target) in &mut self.targets {
+            target.last_seen = target.last_seen.min(now);
+        }
+    }
+
     /// Adds a slot and attaches it to its subject.
     pub fn add_slot(&mut self, canonical: u128, slot: NewSlot) -> SlotId {
         use crate::series::SignalKind;
@@ -232,6 +276,7 @@ impl Store {
             stale: false,
             scale: slot.scale,
             last: TimeMs::MIN,
+            added: slot.added,
             window,
             canonical,
         }) as SlotId;
@@ -285,8 +330,14 @@ impl Store {
                 }
             }
             SubjectRef::Owner(id) => {
-                if let Some(key) = self.owned.try_remove(id as usize) {
-                    self.owners.remove(&key);
+                // A restarted exporter names the owner in a series of its own: the last one counts.
+                if let Some(key) = self.owned.try_remove(id as usize)
+                    && let Some((_, series)) = self.owners.get_mut(&key)
+                {
+                    *series -= 1;
+                    if *series == 0 {
+                        self.owners.remove(&key);
+                    }
                 }
             }
             SubjectRef::Node | SubjectRef::Unused => {}
@@ -305,4 +356,6 @@ pub struct NewSlot {
     pub rank: u8,
     /// Factor to the signal's unit.
     pub scale: f64,
+    /// Stream time now.
+    pub added: TimeMs,
 }

@@ -272,6 +272,18 @@ impl Topology {
         }
     }
 
+    /// The clock was set back: nothing that is remembered happened after `now`.
+    pub fn forget_future(&mut self, now: TimeMs) {
+        let earlier = |time: &mut Option<TimeMs>| *time = time.map(|time| time.min(now));
+        for (_, model) in &mut self.models {
+            earlier(&mut model.last_active);
+            earlier(&mut model.watched_since);
+        }
+        for decision in self.variants.iter_mut().filter_map(|(_, variant)| variant.decision.as_mut()) {
+            earlier(&mut decision.transition_since);
+        }
+    }
+
     /// Variant that scales the given target.
     pub fn variant_of_target(
         &self,
@@ -363,11 +375,7 @@ impl Topology {
 /// stream says nothing about the pod's owner.
 fn owning_targets(replica: &Replica, store: &Store) -> Option<Vec<(TargetKind, Arc<str>)>> {
     let owner_of = |is_replica_set, name: &Arc<str>| {
-        store.owners.get(&OwnedKey {
-            namespace: replica.namespace.clone(),
-            is_replica_set,
-            name: name.clone(),
-        })
+        store.owner(&OwnedKey { namespace: replica.namespace.clone(), is_replica_set, name: name.clone() })
     };
     let owner = owner_of(false, &replica.pod)?;
     Some(match &*owner.kind {

@@ -177,3 +177,48 @@ fn replaying_with_an_unbounded_clock_uses_the_samples_own_time() {
     world.write_at(&reports(30.0, &pods(1)), TimeMs::MAX);
     assert_eq!(world.says("a"), "1 steady");
 }
+
+#[test]
+fn without_kube_state_metrics_silence_of_all_pods_holds_the_count() {
+    for zero in [String::new(), scale_to_zero("m", "60s")] {
+        let mut world = World::new(&(variant("a", "m", "") + &variant("b", "n", "") + &zero));
+        let other = Pod::new("b", 0, "n");
+        for step in 0..5 {
+            world.write(reports(f64::from(step) * 10.0, &pods(2)).pod(&other));
+        }
+        // The pods' scrape job breaks; the rest of the stream goes on for an hour.
+        for step in 5..360 {
+            world.write(Scrape::at(f64::from(step) * 10.0).pod(&other));
+            let decision = world.decision("a");
+            assert_eq!((decision.desired, decision.current), (2, 2), "step {step}");
+        }
+        assert_ne!(world.faults("a"), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn without_kube_state_metrics_pods_that_leave_after_scale_to_zero_are_gone() {
+    let mut world = World::new(&(variant("a", "m", "") + &scale_to_zero("m", "60s")));
+    let idle = [pods(1)[0].clone().idle()];
+    for step in 0..10 {
+        world.write(reports(f64::from(step) * 10.0, &idle));
+    }
+    assert_eq!(world.says("a"), "0 scale_to_zero");
+    world.write(Scrape::at(100.0).queue("m", 0.0).gone(&idle[0]));
+    assert_eq!((world.decision("a").desired, world.decision("a").current), (0, 0));
+    world.write(Scrape::at(110.0).queue("m", 2.0));
+    assert_eq!(world.says("a"), "1 queued_at_zero");
+}
+
+#[test]
+fn series_that_never_said_anything_are_forgotten_too() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(reports(0.0, &pods(1)).pod(&pods(2)[1].clone().load(f64::NAN, f64::NAN)));
+    let own = [("namespace", NAMESPACE), ("pod", "nothing"), ("model_name", "m")];
+    world.write(Scrape::at(1.0).with("vllm:kv_cache_usage_perc", &own, f64::NAN));
+    assert_eq!(world.engine.stats().series, 9);
+    for step in 1..150 {
+        world.write(reports(f64::from(step) * 10.0, &pods(1)));
+    }
+    assert_eq!((world.engine.stats().series, world.engine.stats().replicas), (4, 1));
+}

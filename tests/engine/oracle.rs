@@ -201,8 +201,13 @@ impl Pair {
     }
 }
 
+/// `PROPTEST_CASES`, or enough to meet every kind of event in many orders.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn incremental_equals_from_scratch(
