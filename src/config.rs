@@ -263,9 +263,56 @@ impl Default for ScaleToZero {
     }
 }
 
+/// Which analyzers decide about a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Headroom in KV cache and queue; one replica at a time.
+    #[default]
+    Saturation,
+    /// Tokens that the replicas hold against those that they can hold.
+    Tokens,
+    /// Sizing by the queueing model against the service class's targets.
+    Model,
+    /// The queueing model, and never below what saturation demands.
+    Hybrid,
+}
+
+impl Mode {
+    /// All modes with their names in configuration.
+    pub const NAMES: [(&'static str, Mode); 4] = [
+        ("saturation", Mode::Saturation),
+        ("tokens", Mode::Tokens),
+        ("model", Mode::Model),
+        ("hybrid", Mode::Hybrid),
+    ];
+
+    /// Name in configuration.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// How long a plan must last before it is followed, per direction, ms; 0 follows at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stabilization {
+    /// For a higher count.
+    pub up_ms: i64,
+    /// For a lower count.
+    pub down_ms: i64,
+}
+
+impl Stabilization {
+    /// Default of `down_ms` for the modes that size by demand, which moves with every sample.
+    pub const DEMAND_DOWN_MS: i64 = 60_000;
+}
+
 /// Everything configured for one model, overrides already applied.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelConfig {
+    /// Which analyzers decide.
+    pub mode: Mode,
+    /// Stabilisation windows.
+    pub stabilization: Stabilization,
     /// Saturation thresholds.
     pub saturation: SaturationConfig,
     /// Scale-to-zero policy.

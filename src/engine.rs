@@ -20,6 +20,7 @@
 mod decide;
 mod ingest;
 mod observe;
+mod plan;
 mod store;
 mod topology;
 
@@ -27,7 +28,9 @@ pub use ingest::{Rejection, WriteReport};
 pub use topology::{JoinWay, NoJoin};
 
 use crate::analyze::saturation::{ReplicaLoad, SaturationAnalysis, targets};
+use crate::analyze::tokens::{ReplicaTokens, TokenMemory};
 use crate::config::{Problem, Snapshot, VariantKey};
+use crate::optimize::planner::{Planner, Wish};
 use crate::publish::{Board, Cause, Direction, Entry, Unmatched};
 use crate::series::classify::Unused;
 use crate::series::dialect::Dialects;
@@ -78,8 +81,13 @@ struct Scratch {
     analysis: SaturationAnalysis,
     states: Vec<targets::VariantState>,
     targets: Vec<targets::Target>,
+    tokens: Vec<ReplicaTokens>,
     counts: Vec<u32>,
-    /// Per variant: replicas and cause, within bounds.
+    /// Per variant: replicas and cause by saturation.
+    saturation: Vec<(u32, Cause)>,
+    /// Per variant: what a mode that sizes by demand wants; empty when saturation decides.
+    wishes: Vec<Wish>,
+    /// Per variant: replicas and cause.
     plan: Vec<(u32, Cause)>,
     observed: Vec<observe::Observed>,
 }
@@ -106,6 +114,8 @@ pub struct Engine {
     removed: Vec<VariantKey>,
     recomputations: u64,
     sweep_cursor: usize,
+    planner: Planner,
+    token_memory: TokenMemory,
     scratch: Scratch,
 }
 
@@ -129,6 +139,8 @@ impl Engine {
             removed: Vec::new(),
             recomputations: 0,
             sweep_cursor: 0,
+            planner: Planner::default(),
+            token_memory: TokenMemory::default(),
             scratch: Scratch::default(),
         }
     }

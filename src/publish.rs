@@ -8,8 +8,9 @@ pub mod gauges;
 pub mod json;
 pub mod select;
 
-use crate::analyze::saturation::Trigger;
-use crate::config::{Problem, SaturationConfig, Variant, VariantKey};
+use crate::config::{Mode, Problem, SaturationConfig, Variant, VariantKey};
+pub use crate::optimize::cause::Cause;
+use crate::optimize::planner::Unknown;
 use crate::series::Signal;
 use crate::units::TimeMs;
 use imbl::OrdMap;
@@ -91,75 +92,6 @@ impl Direction {
     }
 }
 
-/// Why a variant's desired count is what it is: the constraint that binds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
-    /// Load and replicas fit.
-    Steady,
-    /// One more: the average spare KV cache is below its trigger.
-    KvSaturation,
-    /// One more: the average spare queue is below its trigger.
-    QueueSaturation,
-    /// One more: both are below their triggers.
-    KvAndQueueSaturation,
-    /// One more: every replica is saturated.
-    AllSaturated,
-    /// One fewer: the rest carry the load with spare capacity.
-    SpareCapacity,
-    /// More is wanted, but replicas are already starting.
-    WaitingForPending,
-    /// More is wanted, but every variant of the model is at its maximum.
-    AtMaximum,
-    /// The variant's lower bound.
-    MinReplicas,
-    /// The variant's upper bound.
-    MaxReplicas,
-    /// No request for the retention period.
-    ScaleToZero,
-    /// The cheapest variant keeps one replica.
-    LastReplica,
-    /// At zero, and the scheduler holds requests.
-    QueuedAtZero,
-    /// An earlier change is still being carried out.
-    Transition,
-    /// Input is missing or stale: the last decision, or what runs, is held.
-    HoldInput,
-}
-
-impl Cause {
-    /// Name of the cause, as the `reason` label and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::Steady => "steady",
-            Cause::KvSaturation => "kv_saturation",
-            Cause::QueueSaturation => "queue_saturation",
-            Cause::KvAndQueueSaturation => "kv_and_queue_saturation",
-            Cause::AllSaturated => "all_saturated",
-            Cause::SpareCapacity => "spare_capacity",
-            Cause::WaitingForPending => "waiting_for_pending",
-            Cause::AtMaximum => "at_maximum",
-            Cause::MinReplicas => "min_replicas",
-            Cause::MaxReplicas => "max_replicas",
-            Cause::ScaleToZero => "scale_to_zero",
-            Cause::LastReplica => "last_replica",
-            Cause::QueuedAtZero => "queued_at_zero",
-            Cause::Transition => "transition",
-            Cause::HoldInput => "hold_input",
-        }
-    }
-}
-
-impl From<Trigger> for Cause {
-    fn from(trigger: Trigger) -> Self {
-        match trigger {
-            Trigger::Kv => Cause::KvSaturation,
-            Trigger::Queue => Cause::QueueSaturation,
-            Trigger::KvAndQueue => Cause::KvAndQueueSaturation,
-            Trigger::AllSaturated => Cause::AllSaturated,
-        }
-    }
-}
-
 /// One plan entry with its reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -180,7 +112,7 @@ pub struct Decision {
     /// Stream time at which a difference between `desired` and `current` began.
     pub transition_since: Option<TimeMs>,
     /// Figures of the model that led to the decision.
-    pub evidence: Evidence,
+    pub evidence: Arc<Evidence>,
 }
 
 impl Decision {
@@ -199,9 +131,15 @@ pub enum CurrentFrom {
     ReportingPods,
 }
 
-/// The saturation analyzer's figures for the whole model, beside its thresholds.
+/// What was known of the whole model: the analyzers' figures beside the thresholds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
+    /// Mode of the model.
+    pub mode: Mode,
+    /// Why the mode could not decide, so that saturation did.
+    pub fallback: Option<Unknown>,
+    /// Requests arriving per second, over all variants.
+    pub arrival_rate_per_s: Option<f64>,
     /// Average spare KV usage of the replicas that are not saturated, 0..1.
     pub avg_spare_kv: f64,
     /// Average spare queue of the replicas that are not saturated.

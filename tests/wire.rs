@@ -91,10 +91,15 @@ fn some_histogram() -> impl Strategy<Value = Histogram> {
 }
 
 fn some_series() -> impl Strategy<Value = TimeSeries> {
-    let samples =
-        prop::collection::vec((number(), any::<i64>()).prop_map(|(value, timestamp)| Sample { value, timestamp }), 0..4);
-    let exemplar = (some_labels(), number(), any::<i64>())
-        .prop_map(|(labels, value, timestamp)| Exemplar { labels, value, timestamp });
+    let samples = prop::collection::vec(
+        (number(), any::<i64>()).prop_map(|(value, timestamp)| Sample { value, timestamp }),
+        0..4,
+    );
+    let exemplar = (some_labels(), number(), any::<i64>()).prop_map(|(labels, value, timestamp)| Exemplar {
+        labels,
+        value,
+        timestamp,
+    });
     let exemplars = prop::collection::vec(exemplar, 0..2);
     let histograms = prop::collection::vec(some_histogram(), 0..2);
     (some_labels(), samples, exemplars, histograms).prop_map(|(labels, samples, exemplars, histograms)| {
@@ -153,9 +158,10 @@ fn shuffled_series() -> impl Strategy<Value = Vec<u8>> {
     let label = (text(), text(), prop::option::of(unknown_field())).prop_map(|(name, value, extra)| {
         field(1, &[extra.unwrap_or_default(), Label { name, value }.encode_to_vec()].concat())
     });
-    let sample = (number(), any::<i64>(), prop::option::of(unknown_field())).prop_map(|(value, timestamp, extra)| {
-        field(2, &[Sample { value, timestamp }.encode_to_vec(), extra.unwrap_or_default()].concat())
-    });
+    let sample =
+        (number(), any::<i64>(), prop::option::of(unknown_field())).prop_map(|(value, timestamp, extra)| {
+            field(2, &[Sample { value, timestamp }.encode_to_vec(), extra.unwrap_or_default()].concat())
+        });
     let histogram = some_histogram().prop_map(|histogram| field(4, &histogram.encode_to_vec()));
     let any_field = prop_oneof![4 => label, 3 => sample, 1 => histogram, 1 => unknown_field()];
     prop::collection::vec(any_field, 0..10).prop_map(|fields| field(1, &fields.concat()))

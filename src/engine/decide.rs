@@ -1,11 +1,13 @@
 //! Recomputes one model: observed load and replica state in, one decision per variant out.
 
 use super::observe::{Observed, observe, scheduler_queue};
+use super::plan::{DemandSeen, capacity_per_s};
 use super::topology::{ModelId, VariantId};
 use super::{Engine, Scaling};
 use crate::analyze::rule::Rule;
 use crate::analyze::saturation::{analyze_into, targets};
-use crate::config::SaturationConfig;
+use crate::analyze::tokens::SchedulerQueue;
+use crate::config::{ModelConfig, SaturationConfig};
 use crate::limits::{TRANSITION_MAX_MS, WARM_UP_MS};
 use crate::optimize::enforcer::{Enforced, enforce};
 use crate::publish::{Board, Cause, CurrentFrom, Decision, Direction, Entry, Evidence, Fault, ScalingCount};
@@ -26,10 +28,13 @@ impl Engine {
 
         let variants = std::mem::take(&mut self.topology.models[id as usize].variants);
         scratch.loads.clear();
+        scratch.tokens.clear();
         scratch.observed.clear();
+        scratch.wishes.clear();
         for (index, variant) in variants.iter().enumerate() {
             let variant = &self.topology.variants[*variant as usize];
-            let mut observed = observe(&self.store, variant, index as u32, self.stream, &mut scratch.loads);
+            let readings = (&mut scratch.loads, &mut scratch.tokens);
+            let mut observed = observe(&self.store, variant, index as u32, self.stream, readings);
             (observed.pods, observed.pending) = replica_counts(&observed, variant.decision.as_ref());
             scratch.observed.push(observed);
         }
@@ -50,44 +55,38 @@ impl Engine {
         scratch: &mut super::Scratch,
         next: &mut Option<Board>,
     ) -> TimeMs {
-        let config = self.topology.models[id as usize].config.clone();
-        let (queue, queue_active, queue_changes) =
-            scheduler_queue(&self.store, &self.topology.models[id as usize].schedulers, self.stream);
-        let mut deadline = queue_changes;
-        let requests = self.requests_seen(id, scratch, queue_active, &mut deadline);
+        let model = &self.topology.models[id as usize];
+        let (config, key) = (model.config.clone(), model.key.clone());
+        let scheduler = scheduler_queue(&self.store, &model.schedulers, self.stream);
+        let mut deadline = scheduler.changes_at;
+        let requests = self.requests_seen(id, scratch, scheduler.active_at, &mut deadline);
 
         let rule = Rule::Guarded;
         analyze_into(&mut scratch.analysis, &config.saturation, rule, variants.len(), &scratch.loads);
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
         self.variant_states(variants, scratch, idle_allowed);
         targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
+        let seen = self.plan_by_mode(&key, &config, variants, scheduler.queue, scratch, &mut deadline);
 
         scratch.counts.clear();
-        scratch.counts.extend(scratch.targets.iter().map(|target| target.replicas));
+        scratch.counts.extend(scratch.plan.iter().map(|(count, _)| *count));
         let states = &scratch.states;
         let enforced =
             enforce(&mut scratch.counts, |index| Some(states[index].cost), &config.scale_to_zero, requests);
-        let woken = wake_from_zero(&mut scratch.counts, states, queue);
-        scratch.plan.clear();
-        for index in 0..variants.len() {
-            let (count, cause) = (scratch.counts[index], plan_cause(index, scratch, enforced, woken));
-            let (count, cause) = self.not_lowered_blindly(variants[index], index, scratch, (count, cause));
-            scratch.plan.push(bounded(count, cause, &scratch.states[index]));
+        let woken = wake_from_zero(&mut scratch.counts, states, scheduler.queue);
+        for (index, &variant) in variants.iter().enumerate() {
+            let cause = policy_cause(index, enforced, woken).unwrap_or(scratch.plan[index].1);
+            let plan = (scratch.counts[index], cause);
+            let plan = self.not_lowered_blindly(variant, index, scratch, plan);
+            scratch.plan[index] = bounded(plan, &scratch.states[index]);
         }
         hold_beside_a_change(scratch);
 
-        let evidence = Evidence {
-            avg_spare_kv: scratch.analysis.avg_spare_kv,
-            avg_spare_queue: scratch.analysis.avg_spare_queue,
-            saturated: scratch.analysis.saturated(),
-            reporting: scratch.analysis.total,
-            scale_down_safe: scratch.analysis.scale_down_safe,
-            scheduler_queue: queue,
-            thresholds: config.saturation.clone(),
-        };
+        let evidence = Arc::new(evidence(scratch, &config, scheduler.queue, seen));
         for (index, variant) in variants.iter().enumerate() {
             let mut observed = std::mem::replace(&mut scratch.observed[index], Observed::nothing());
             deadline = deadline.min(observed.changes_at);
+            observed.load.capacity_per_replica_per_s = capacity_per_s(&scratch.wishes, index);
             let (desired, cause) = scratch.plan[index];
             let proposal = Proposal { desired, cause, evidence: &evidence };
             self.publish_variant(*variant, proposal, &mut observed, &mut deadline, next);
@@ -134,12 +133,7 @@ impl Engine {
     }
 
     /// Replica state of each variant as the target rule wants it.
-    fn variant_states(
-        &self,
-        variants: &[VariantId],
-        scratch: &mut super::Scratch,
-        idle_allowed: bool,
-    ) {
+    fn variant_states(&self, variants: &[VariantId], scratch: &mut super::Scratch, idle_allowed: bool) {
         scratch.states.clear();
         for (index, id) in variants.iter().enumerate() {
             let variant = &self.topology.variants[*id as usize];
@@ -153,8 +147,10 @@ impl Engine {
                 min: variant.config.min_replicas.unwrap_or(0),
                 max: variant.config.max_replicas.unwrap_or(u32::MAX),
             };
-            let unmoved =
-                variant.decision.as_ref().filter(|old| (old.current, old.reporting) == (pods, observed.reporting));
+            let unmoved = variant
+                .decision
+                .as_ref()
+                .filter(|old| (old.current, old.reporting) == (pods, observed.reporting));
             let since = unmoved.and_then(|decision| decision.transition_since);
             if since.is_some_and(|since| since + TRANSITION_MAX_MS <= self.stream) {
                 // Nothing has moved for long: decide on what there is instead of waiting for ever.
@@ -168,7 +164,8 @@ impl Engine {
                     && (scratch.analysis.should_scale_up() || desired == 0 && !idle_allowed)
             };
             // So is a change that the bounds no longer allow.
-            let forbidden = |desired: u32| desired.clamp(state.min, state.max.max(state.min)) == state.current;
+            let forbidden =
+                |desired: u32| desired.clamp(state.min, state.max.max(state.min)) == state.current;
             if state.desired.is_some_and(|desired| withdrawn(desired) || forbidden(desired)) {
                 state.desired = Some(state.current);
             }
@@ -187,16 +184,17 @@ impl Engine {
     ) -> (u32, Cause) {
         let Some(old) = &self.topology.variants[id as usize].decision else { return (count, cause) };
         let observed = &scratch.observed[index];
-        if count >= old.desired || scratch.states[index].desired.is_some() {
+        if scratch.states[index].desired.is_some() {
             return (count, cause);
         }
         let silent = observed.pods.saturating_sub(observed.pending) > observed.reporting;
         let unseen = observed.reporting == 0 && observed.target.is_none_or(|(pods, _)| pods > 0);
-        match (silent || unseen, scratch.analysis.should_scale_up()) {
-            (true, _) => (old.desired, Cause::HoldInput),
-            (false, true) => (old.desired, Cause::Transition),
-            (false, false) => (count, cause),
-        }
+        let (least, why) = match scratch.analysis.should_scale_up() {
+            true => (old.desired.max(observed.pods), Cause::Transition),
+            false if silent || unseen => (old.desired, Cause::HoldInput),
+            false => return (count, cause),
+        };
+        if count < least { (least, why) } else { (count, cause) }
     }
 
     fn publish_variant(
@@ -272,7 +270,7 @@ impl Engine {
 struct Proposal<'a> {
     desired: u32,
     cause: Cause,
-    evidence: &'a Evidence,
+    evidence: &'a Arc<Evidence>,
 }
 
 /// Turns a proposal into a decision that keeps its cause and dates while nothing changes.
@@ -287,7 +285,6 @@ fn settle(
     let reporting = observed.reporting;
     let same = previous.filter(|old| old.desired == desired);
     if let Some(old) = same
-        && matches!(cause, Cause::Transition | Cause::HoldInput)
         && desired != current
         && changes_replicas(old.cause)
     {
@@ -317,12 +314,17 @@ fn settle(
 
 /// Whether a cause asks for another number of replicas than there are.
 fn changes_replicas(cause: Cause) -> bool {
-    !matches!(cause, Cause::Steady | Cause::Transition | Cause::HoldInput | Cause::WaitingForPending)
+    use Cause::{HoldInput, Stabilizing, Steady, Transition, WaitingForPending};
+    !matches!(cause, Steady | Transition | HoldInput | Stabilizing | WaitingForPending)
 }
 
 /// At zero everywhere while the scheduler holds requests: the cheapest variant gets a replica.
-fn wake_from_zero(counts: &mut [u32], states: &[targets::VariantState], queue: Option<f64>) -> Option<usize> {
-    if queue.is_none_or(|queue| queue <= 0.0) || counts.iter().any(|count| *count > 0) {
+fn wake_from_zero(
+    counts: &mut [u32],
+    states: &[targets::VariantState],
+    queue: Option<SchedulerQueue>,
+) -> Option<usize> {
+    if queue.is_none_or(|queue| queue.size <= 0.0) || counts.iter().any(|count| *count > 0) {
         return None;
     }
     let allowed = (0..counts.len()).filter(|index| states[*index].max > 0);
@@ -331,28 +333,34 @@ fn wake_from_zero(counts: &mut [u32], states: &[targets::VariantState], queue: O
     Some(cheapest)
 }
 
-/// Why the plan says what it says about variant `index`, bounds aside.
-fn plan_cause(index: usize, scratch: &super::Scratch, enforced: Enforced, woken: Option<usize>) -> Cause {
-    if woken == Some(index) {
-        return Cause::QueuedAtZero;
-    }
+/// The cause of a count that a policy has set over the analyzers' heads.
+fn policy_cause(index: usize, enforced: Enforced, woken: Option<usize>) -> Option<Cause> {
     match enforced {
-        Enforced::ScaledToZero { .. } => return Cause::ScaleToZero,
-        Enforced::MinimumRestored { variant } if variant == index => return Cause::LastReplica,
-        _ => {}
+        _ if woken == Some(index) => Some(Cause::QueuedAtZero),
+        Enforced::ScaledToZero { .. } => Some(Cause::ScaleToZero),
+        Enforced::MinimumRestored { variant } if variant == index => Some(Cause::LastReplica),
+        _ => None,
     }
-    match scratch.targets[index].cause {
-        targets::Cause::NoChange => Cause::Steady,
-        targets::Cause::InTransition => Cause::Transition,
-        targets::Cause::ScaleUp => scratch.analysis.scale_up.map_or(Cause::Steady, Cause::from),
-        targets::Cause::ScaleDown => Cause::SpareCapacity,
-        targets::Cause::WaitingForPending => Cause::WaitingForPending,
-        targets::Cause::AtMaximum => Cause::AtMaximum,
-        targets::Cause::NotCovered | targets::Cause::NoReplicas if scratch.states[index].current == 0 => {
-            // At zero there is nothing to miss; a first replica may be on its way.
-            if scratch.targets[index].replicas > 0 { Cause::Transition } else { Cause::Steady }
-        }
-        targets::Cause::NotCovered | targets::Cause::NoReplicas => Cause::HoldInput,
+}
+
+fn evidence(
+    scratch: &super::Scratch,
+    config: &ModelConfig,
+    queue: Option<SchedulerQueue>,
+    seen: DemandSeen,
+) -> Evidence {
+    let analysis = &scratch.analysis;
+    Evidence {
+        mode: config.mode,
+        fallback: seen.fallback,
+        arrival_rate_per_s: seen.rate_per_s,
+        avg_spare_kv: analysis.avg_spare_kv,
+        avg_spare_queue: analysis.avg_spare_queue,
+        saturated: analysis.saturated(),
+        reporting: analysis.total,
+        scale_down_safe: analysis.scale_down_safe,
+        scheduler_queue: queue.map(|queue| queue.size),
+        thresholds: config.saturation.clone(),
     }
 }
 
@@ -372,17 +380,19 @@ fn replica_counts(observed: &Observed, previous: Option<&Decision>) -> (u32, u32
 /// the cause from the start, not only from the next recomputation on.
 fn hold_beside_a_change(scratch: &mut super::Scratch) {
     use Cause::{AtMaximum, HoldInput, ScaleToZero, Steady, Transition, WaitingForPending};
-    if scratch.analysis.total == 0 {
+    // Wishes are there when the mode sizes by demand: then variants move independently.
+    if scratch.analysis.total == 0 || !scratch.wishes.is_empty() {
         return;
     }
-    let moves = |(plan, observed): (&(u32, Cause), &Observed)| plan.0 != observed.pods;
-    let moving = scratch.plan.iter().zip(&scratch.observed).any(moves);
+    let unheard = |observed: &Observed| observed.reporting > 0 && observed.reporting != observed.pods;
+    let moves = |((desired, _), observed): (&(u32, Cause), &Observed)| *desired != observed.pods;
+    let moving =
+        scratch.plan.iter().zip(&scratch.observed).any(moves) || scratch.observed.iter().any(unheard);
     for ((desired, cause), observed) in scratch.plan.iter_mut().zip(&scratch.observed) {
-        let unheard = observed.reporting > 0 && observed.reporting != observed.pods;
         let holds = match cause {
-            Steady | WaitingForPending | AtMaximum | HoldInput => moving || unheard,
+            Steady | WaitingForPending | AtMaximum | HoldInput => moving,
             ScaleToZero => false,
-            _ => unheard && *desired == observed.pods,
+            _ => unheard(observed) && *desired == observed.pods,
         };
         if holds {
             *cause = Transition;
@@ -390,7 +400,7 @@ fn hold_beside_a_change(scratch: &mut super::Scratch) {
     }
 }
 
-fn bounded(count: u32, cause: Cause, state: &targets::VariantState) -> (u32, Cause) {
+fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
     if count > state.max {
         (state.max, Cause::MaxReplicas)
     } else if count < state.min {
@@ -429,7 +439,8 @@ fn finish_load(observed: &mut Observed, thresholds: &SaturationConfig) {
     let kv = share(load.kv_usage_ratio, thresholds.kv_cache_threshold);
     let queue = share(load.waiting.map(|waiting| waiting / replicas), thresholds.queue_length_threshold);
     load.utilization_ratio = [kv, queue].into_iter().flatten().reduce(f64::max);
-    if let (Some(rate), Some(utilization)) = (load.arrival_rate_per_s, load.utilization_ratio)
+    if load.capacity_per_replica_per_s.is_none()
+        && let (Some(rate), Some(utilization)) = (load.arrival_rate_per_s, load.utilization_ratio)
         && utilization > UTILIZATION_MIN
     {
         load.capacity_per_replica_per_s = Some(rate / replicas / utilization);

@@ -153,12 +153,13 @@ impl Engine {
                 added: self.stream,
             },
             Err(why) => {
-                if why != Unused::ConditionNotMet {
+                let why = Some(why).filter(|why| *why != Unused::ConditionNotMet);
+                if let Some(why) = why {
                     *self.unused.entry(why).or_default() += 1;
                     self.unmatched_changed = true;
                 }
                 NewSlot {
-                    subject: SubjectRef::Unused,
+                    subject: SubjectRef::Unused(why),
                     signal: row.signal,
                     rank: row.rank,
                     scale: row.scale,
@@ -177,7 +178,7 @@ impl Engine {
             },
             Subject::ReplicaSet { namespace, name } => match &classified.owner {
                 Some(owner) => self.owner_subject(namespace, true, name, owner),
-                None => SubjectRef::Unused,
+                None => SubjectRef::Unused(None),
             },
             Subject::Target { namespace, kind, name } => {
                 let key = (namespace.clone(), *kind, name.clone());
@@ -273,9 +274,14 @@ impl Engine {
             }
             return;
         }
-        // A ReplicaSet's pods carry its name as prefix.
-        let of_set =
-            |replica: &Replica| replica.namespace == key.namespace && replica.pod.starts_with(&*key.name);
+        // Not by prefix: of a long name the pods carry only the beginning.
+        let of_set = |replica: &Replica| {
+            replica.namespace == key.namespace && {
+                let (namespace, name) = (replica.namespace.clone(), replica.pod.clone());
+                let owner = self.store.owner(&OwnedKey { namespace, is_replica_set: false, name });
+                owner.is_some_and(|owner| owner.name == key.name)
+            }
+        };
         let pods = self.store.replicas.iter().filter(|(_, replica)| of_set(replica));
         for id in pods.map(|(id, _)| id as SubjectId).collect::<Vec<_>>() {
             self.join_later(id);
@@ -399,7 +405,7 @@ impl Engine {
                 self.touch_joined(subject);
             }
             SubjectRef::Scheduler(_) => self.touch_joined(subject),
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused => {}
+            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => {}
         }
     }
 
@@ -417,7 +423,7 @@ impl Engine {
             SubjectRef::Scheduler(id) => {
                 self.store.schedulers.get(id as usize).and_then(|scheduler| scheduler.model_id)
             }
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused => None,
+            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => None,
         };
         if let Some(model) = model {
             self.touch(model);
@@ -446,6 +452,15 @@ impl Engine {
             }
             _ => None,
         };
+        if let SubjectRef::Unused(Some(why)) = subject
+            && let Some(count) = self.unused.get_mut(&why)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.unused.remove(&why);
+            }
+            self.unmatched_changed = true;
+        }
         // Even a silent series was part of the readings, unless it had ended.
         self.touch_joined(subject);
         self.store.remove_slot(id);

@@ -3,6 +3,7 @@
 use super::store::{Replica, Store, SubjectId, Window};
 use super::topology::VariantState;
 use crate::analyze::saturation::ReplicaLoad;
+use crate::analyze::tokens::{ReplicaTokens, SchedulerQueue};
 use crate::limits::{SILENCE_MIN_MS, SILENCE_UNKNOWN_MS};
 use crate::publish::{Fault, Health, Load};
 use crate::series::Signal;
@@ -128,6 +129,8 @@ pub struct Observed {
     pub pending: u32,
     /// Load over the window.
     pub load: Load,
+    /// Completed requests and their tokens over the window.
+    pub totals: Totals,
     /// State of the inputs, as far as the variant alone tells.
     pub health: Health,
     /// Newest time at which a request was seen.
@@ -146,6 +149,7 @@ impl Observed {
             pods: 0,
             pending: 0,
             load: Load::default(),
+            totals: Totals::default(),
             health: Health {
                 faults: Vec::new(),
                 newest_sample: None,
@@ -156,6 +160,17 @@ impl Observed {
             changes_at: TimeMs::MAX,
         }
     }
+}
+
+/// Completed requests and tokens over the window, all replicas.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Requests.
+    pub finished: f64,
+    /// Prompt tokens.
+    pub prompt_tokens: f64,
+    /// Generated tokens.
+    pub generation_tokens: f64,
 }
 
 /// Sums over the replicas of a variant.
@@ -202,6 +217,14 @@ impl Sums {
         self.itl = (self.itl.0 + itl.0, self.itl.1 + itl.1);
     }
 
+    fn totals(&self) -> Totals {
+        Totals {
+            finished: self.finished.unwrap_or(0.0),
+            prompt_tokens: self.prompt.unwrap_or(0.0),
+            generation_tokens: self.generation.unwrap_or(0.0),
+        }
+    }
+
     fn load(&self) -> Load {
         let per = |(sum, count): (f64, f64)| (count > 0.0).then(|| sum / count);
         let finished = self.finished.unwrap_or(0.0);
@@ -241,7 +264,7 @@ pub fn observe(
     variant: &VariantState,
     index: u32,
     now: TimeMs,
-    loads: &mut Vec<ReplicaLoad>,
+    (loads, tokens): (&mut Vec<ReplicaLoad>, &mut Vec<ReplicaTokens>),
 ) -> Observed {
     let mut sums = Sums::default();
     let mut observed = Observed::nothing();
@@ -279,6 +302,7 @@ pub fn observe(
             (Some(kv), Some(waiting)) => {
                 observed.reporting += 1;
                 loads.push(ReplicaLoad { variant: index, kv_cache_usage: kv.max, queue_length: waiting.max });
+                tokens.push(token_readings(replica, &readings, index, kv, waiting));
             }
             (None, _) => *sums.missing.entry(Signal::KvCacheUsage).or_default() += 1,
             (_, None) => *sums.missing.entry(Signal::RequestsWaiting).or_default() += 1,
@@ -291,6 +315,7 @@ pub fn observe(
         (None, None) => SILENCE_MIN_MS,
     };
     observed.load = sums.load();
+    observed.totals = sums.totals();
     let missing = sums.missing.iter();
     observed
         .health
@@ -298,6 +323,34 @@ pub fn observe(
         .extend(missing.map(|(&signal, &replicas)| Fault::MissingSignal { signal, replicas }));
     observed.health.faults.extend(mismatch.map(|seen| Fault::ModelMismatch { seen }));
     observed
+}
+
+fn token_readings(
+    replica: &Replica,
+    readings: &Readings,
+    index: u32,
+    kv: &Reading,
+    waiting: &Reading,
+) -> ReplicaTokens {
+    let total = replica.kv_capacity_tokens.unwrap_or(0.0);
+    let count = |signal| readings.value(signal).filter(|count| *count > 0.0);
+    let finished = count(Signal::RequestsFinished);
+    // Prompt tokens are counted with the first token, long before the request has finished.
+    let prefilled = count(Signal::TimeToFirstTokenCount).or(finished);
+    let per_request = |signal, requests: Option<f64>| {
+        requests.and_then(|requests| Some(readings.value(signal)? / requests)).unwrap_or(0.0)
+    };
+    let hits = readings.value(Signal::PrefixCacheHits).unwrap_or(0.0);
+    let queries = readings.value(Signal::PrefixCacheQueries).unwrap_or(0.0);
+    ReplicaTokens {
+        variant: index,
+        total_kv_tokens: total as u64,
+        tokens_in_use: (kv.value * total) as u64,
+        queue_length: waiting.value,
+        avg_input_tokens: per_request(Signal::PromptTokens, prefilled),
+        avg_output_tokens: per_request(Signal::GenerationTokens, finished),
+        prefix_cache_hit_rate: if queries > 0.0 { (hits / queries).min(1.0) } else { 0.0 },
+    }
 }
 
 /// How long a variant's pods may be silent before its input counts as stale.
@@ -345,18 +398,29 @@ fn target_counts(store: &Store, id: SubjectId) -> Option<(u32, u32)> {
     Some((pods, pods.saturating_sub(ready)))
 }
 
-/// Requests that the scheduler holds back for a model, and when requests were last seen there.
-pub fn scheduler_queue(
-    store: &Store,
-    schedulers: &[SubjectId],
-    now: TimeMs,
-) -> (Option<f64>, Option<TimeMs>, TimeMs) {
-    let (mut size, mut active_at, mut changes_at) = (None, None, TimeMs::MAX);
+/// What the scheduler holds back for a model.
+#[derive(Clone, Copy, Debug)]
+pub struct SchedulerSeen {
+    /// The queue; `None` when no scheduler reports.
+    pub queue: Option<SchedulerQueue>,
+    /// Newest time at which it held a request.
+    pub active_at: Option<TimeMs>,
+    /// Stream time from which this may differ without a new sample.
+    pub changes_at: TimeMs,
+}
+
+/// Reads the scheduler queues of a model.
+pub fn scheduler_queue(store: &Store, schedulers: &[SubjectId], now: TimeMs) -> SchedulerSeen {
+    let mut seen = SchedulerSeen { queue: None, active_at: None, changes_at: TimeMs::MAX };
     for id in schedulers {
         let readings = Readings::of(store, &store.schedulers[*id as usize].slots, now);
-        add(&mut size, readings.value(Signal::SchedulerQueueSize));
-        active_at = active_at.max(readings.active_at);
-        changes_at = changes_at.min(readings.changes_at);
+        if let Some(size) = readings.value(Signal::SchedulerQueueSize) {
+            let queue = seen.queue.get_or_insert_default();
+            queue.size += size;
+            queue.bytes += readings.value(Signal::SchedulerQueueBytes).unwrap_or(0.0);
+        }
+        seen.active_at = seen.active_at.max(readings.active_at);
+        seen.changes_at = seen.changes_at.min(readings.changes_at);
     }
-    (size, active_at, changes_at)
+    seen
 }

@@ -3,6 +3,7 @@
 
 use crate::config::TargetKind;
 use crate::limits::SERIES_ALIASES_MAX;
+use crate::series::classify::Unused;
 use crate::series::{Owner, Signal};
 use crate::units::TimeMs;
 use crate::window::{Counter, Gauge, Interval};
@@ -30,8 +31,9 @@ pub enum SubjectRef {
     Scheduler(SubjectId),
     /// A node's accelerators.
     Node,
-    /// A series with a known name that does not count, remembered so that its labels are read once.
-    Unused,
+    /// A series with a known name that does not count, and why if that is worth telling; remembered so
+    /// that its labels are read once.
+    Unused(Option<Unused>),
 }
 
 /// Remembered samples of a series, by the kind of its signal.
@@ -292,7 +294,7 @@ impl Store {
             SubjectRef::Replica(id) => self.replicas.get_mut(id as usize).map(|r| &mut r.slots),
             SubjectRef::Target(id) => self.targets.get_mut(id as usize).map(|t| &mut t.slots),
             SubjectRef::Scheduler(id) => self.schedulers.get_mut(id as usize).map(|s| &mut s.slots),
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused => None,
+            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => None,
         }
     }
 
@@ -340,7 +342,7 @@ impl Store {
                     }
                 }
             }
-            SubjectRef::Node | SubjectRef::Unused => {}
+            SubjectRef::Node | SubjectRef::Unused(_) => {}
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Variants and models of the current snapshot, and the join from pods to variants.
 
 use super::store::{OwnedKey, Replica, Store, SubjectId};
+use crate::analyze::queueing::Sizing;
 use crate::config::{ModelConfig, ModelKey, Snapshot, TargetKind, Variant, VariantKey};
+use crate::optimize::stabilize::Stabilizer;
 use crate::publish::{Decision, ScalingCount};
 use crate::series::podname;
 use crate::units::TimeMs;
@@ -87,6 +89,10 @@ pub struct VariantState {
     pub decision: Option<Decision>,
     /// Scaling decisions so far, by direction and reason.
     pub scalings: Vec<ScalingCount>,
+    /// Recent plans, for the stabilisation windows.
+    pub stabilizer: Stabilizer,
+    /// Last sizing by the queueing model.
+    pub sizing: Option<Sizing>,
 }
 
 /// One model of the snapshot.
@@ -158,12 +164,14 @@ impl Topology {
     }
 
     fn remove_variants(&mut self, snapshot: &Snapshot, change: &mut SnapshotChange) {
-        let gone: Vec<(VariantKey, VariantId)> = self
+        let mut gone: Vec<(VariantKey, VariantId)> = self
             .variant_ids
             .iter()
             .filter(|(key, _)| !snapshot.variants.contains_key(*key))
             .map(|(key, id)| (key.clone(), *id))
             .collect();
+        // In a fixed order, so that ids are handed out anew in a fixed order too.
+        gone.sort_unstable();
         for (key, id) in gone {
             let state = self.variants.remove(id as usize);
             self.models[state.model as usize].variants.retain(|other| *other != id);
@@ -233,6 +241,8 @@ impl Topology {
                     target: None,
                     decision: None,
                     scalings: Vec::new(),
+                    stabilizer: Stabilizer::default(),
+                    sizing: None,
                 }) as VariantId;
                 self.variant_ids.insert(key.clone(), id);
                 id
@@ -246,12 +256,13 @@ impl Topology {
     }
 
     fn remove_models(&mut self, change: &mut SnapshotChange) {
-        let empty: Vec<ModelKey> = self
+        let mut empty: Vec<ModelKey> = self
             .model_ids
             .iter()
             .filter(|(_, id)| self.models[**id as usize].variants.is_empty())
             .map(|(key, _)| key.clone())
             .collect();
+        empty.sort_unstable();
         for key in empty {
             if let Some(id) = self.model_ids.remove(&key) {
                 self.models.remove(id as usize);

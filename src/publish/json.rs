@@ -19,6 +19,10 @@ impl Decision {
             "desired {}, current {} ({} not ready), reporting {}",
             self.desired, self.current, self.pending, self.reporting
         );
+        let load = match e.arrival_rate_per_s {
+            Some(rate) => format!("{rate:.2} requests/s arrive for the model"),
+            None => "the arrival rate is not known".into(),
+        };
         match self.cause {
             Steady => format!("load fits: spare KV cache {kv:.3}, spare queue {queue:.2}, {saturated}"),
             KvSaturation => format!("one more replica: {low_kv}; {saturated}"),
@@ -37,6 +41,22 @@ impl Decision {
             QueuedAtZero => {
                 format!("the scheduler holds {} requests and nothing runs", e.scheduler_queue.unwrap_or(0.0))
             }
+            TtftTarget => {
+                format!("{} replicas keep the time to first token within its target: {load}", self.desired)
+            }
+            ItlTarget => {
+                format!("{} replicas keep the inter-token latency within its target: {load}", self.desired)
+            }
+            TpsTarget => format!("{} replicas give the promised throughput: {load}", self.desired),
+            ServiceLimit => {
+                format!("{} replicas carry the load; no target binds before: {load}", self.desired)
+            }
+            Unreachable => format!(
+                "unreachable: no replica meets a target even without load; {} keep the queue stable: {load}",
+                self.desired
+            ),
+            TokenCapacity => format!("the tokens in use and waiting need {} replicas", self.desired),
+            Stabilizing => format!("another count is planned, but not for its whole window yet: {counts}"),
             Transition => format!("an earlier change is under way: {counts}"),
             HoldInput => format!("input is missing, so the last known count is held: {counts}"),
         }
@@ -90,7 +110,10 @@ fn decision(decision: &Decision) -> Value {
         "message": decision.explain(),
         "previous": decision.previous.map(|(replicas, at)| json!({"desired": replicas, "changedAtMs": at.0})),
         "inTransitionSinceMs": decision.transition_since.map(|time| time.0),
+        "mode": e.mode.as_str(),
+        "fallback": e.fallback.map(|unknown| format!("saturation decides: {}", unknown.explain())),
         "model": {
+            "arrivalRatePerSecond": e.arrival_rate_per_s,
             "avgSpareKvCache": e.avg_spare_kv,
             "avgSpareQueue": e.avg_spare_queue,
             "saturatedReplicas": e.saturated,

@@ -62,7 +62,11 @@ fn broken_label_sets_are_refused_and_the_rest_of_the_request_is_used() {
         .raw(unnamed)
         .raw(nameless)
         .with("vllm:num_requests_waiting", &[&own(&pod().name)[..], &[("", "x")]].concat(), 50.0)
-        .with("vllm:num_requests_waiting", &[&own(&pod().name)[..], &[("x", &"y".repeat(5000))]].concat(), 9.0)
+        .with(
+            "vllm:num_requests_waiting",
+            &[&own(&pod().name)[..], &[("x", &"y".repeat(5000))]].concat(),
+            9.0,
+        )
         .pod(&pod().load(0.5, 1.0));
     let report = world.write(scrape);
     assert_eq!((report.rejected, report.used), (5, 4));
@@ -145,11 +149,8 @@ fn time_that_goes_backwards_never_replaces_the_newest_value() {
 fn the_names_of_both_engine_generations_are_never_added_up() {
     let mut world = world();
     let name = pod().name;
-    let scrape = Scrape::at(15.0).pod(&pod().load(0.4, 1.0)).with(
-        "vllm:gpu_cache_usage_perc",
-        &own(&name),
-        0.9,
-    );
+    let scrape =
+        Scrape::at(15.0).pod(&pod().load(0.4, 1.0)).with("vllm:gpu_cache_usage_perc", &own(&name), 0.9);
     world.write(scrape);
     assert_eq!(world.entry("a").load.kv_usage_ratio, Some(0.4), "the newer name counts");
     let tokens = |seconds: f64, count: f64| {
@@ -186,9 +187,11 @@ fn the_names_of_both_scheduler_generations_are_never_added_up() {
             let name = format!("{name}_flow_control_queue_size");
             let pairs = [("namespace", NAMESPACE), ("target_model_name", "m")];
             // Two priorities of one queue do add up.
-            scrape
-                .with(&name, &[&pairs[..], &[("priority", "0")]].concat(), *size)
-                .with(&name, &[&pairs[..], &[("priority", "1")]].concat(), *size)
+            scrape.with(&name, &[&pairs[..], &[("priority", "0")]].concat(), *size).with(
+                &name,
+                &[&pairs[..], &[("priority", "1")]].concat(),
+                *size,
+            )
         })
     };
     let seen = |world: &World| world.decision("a").evidence.scheduler_queue;
@@ -205,9 +208,11 @@ fn data_parallel_ranks_of_a_pod_combine() {
     let mut scrape = Scrape::at(0.0).deployment("a", 1, 1);
     for (rank, kv, waiting) in [("0", 0.3, 1.0), ("1", 0.7, 0.5)] {
         let labels = [&own(&name)[..], &[("engine", rank)]].concat();
-        scrape = scrape
-            .with("vllm:kv_cache_usage_perc", &labels, kv)
-            .with("vllm:num_requests_waiting", &labels, waiting);
+        scrape = scrape.with("vllm:kv_cache_usage_perc", &labels, kv).with(
+            "vllm:num_requests_waiting",
+            &labels,
+            waiting,
+        );
     }
     world.write(scrape);
     let load = &world.entry("a").load;
@@ -230,7 +235,11 @@ fn the_arrival_rate_counts_what_piles_up() {
 #[test]
 fn a_missing_signal_is_named() {
     let mut world = World::new(&variant("a", "m", ""));
-    world.write(Scrape::at(0.0).deployment("a", 1, 1).with("vllm:kv_cache_usage_perc", &own(&pod().name), 0.5));
+    world.write(Scrape::at(0.0).deployment("a", 1, 1).with(
+        "vllm:kv_cache_usage_perc",
+        &own(&pod().name),
+        0.5,
+    ));
     assert_eq!(world.faults("a"), ["no_replica_reports", "missing_signal"]);
     assert_eq!(world.says("a"), "1 hold_input");
 }

@@ -32,17 +32,15 @@ fn set_owned(scrape: Scrape, set: &str, deployment: &str) -> Scrape {
 
 #[test]
 fn owner_series_join_a_pod_whatever_its_name_and_in_any_order() {
-    for owners_first in [false, true] {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let mut world = World::new(&twins());
-        let pod = Scrape::at(0.0).pod(&Pod::named("odd", "m"));
-        let owners = set_owned(owned(Scrape::at(0.0), "odd", "ReplicaSet", "odd-set"), "odd-set", "b");
-        if owners_first {
-            world.write(owners);
-            world.write(pod);
-        } else {
-            world.write(pod);
-            assert_eq!(unmatched(&world), [("ambiguous", 1)]);
-            world.write(owners);
+        for part in order {
+            let scrape = Scrape::at(0.0);
+            world.write(match part {
+                0 => scrape.pod(&Pod::named("odd", "m")),
+                1 => owned(scrape, "odd", "ReplicaSet", "cut-set"),
+                _ => set_owned(scrape, "cut-set", "b"),
+            });
         }
         assert_eq!(joined_by(&world, "b"), [("owner_series", 1)]);
         assert_eq!(unmatched(&world), []);
@@ -94,11 +92,11 @@ fn a_variant_label_joins_a_pod() {
     let mut world = World::new(&twins());
     let own = [("model_name", "m"), ("namespace", NAMESPACE), ("pod", "odd"), ("llm_d_ai_variant", "b")];
     let scrape = Scrape::at(0.0);
-    world.write(
-        scrape
-            .with("vllm:kv_cache_usage_perc", &own, 0.5)
-            .with("vllm:num_requests_waiting", &own, 0.0),
-    );
+    world.write(scrape.with("vllm:kv_cache_usage_perc", &own, 0.5).with(
+        "vllm:num_requests_waiting",
+        &own,
+        0.0,
+    ));
     assert_eq!(joined_by(&world, "b"), [("variant_label", 1)]);
 }
 
@@ -151,6 +149,12 @@ fn every_reason_for_belonging_nowhere_is_counted_and_exemplified() {
     let series = &world.engine.board().unmatched.series;
     assert_eq!(series.get("no_namespace_label"), Some(&1));
     assert_eq!(series.get("no_subject_label"), Some(&1));
+    // They are counted while they are there.
+    for step in 1..100 {
+        world.write(Scrape::at(f64::from(step) * 10.0).pod(&Pod::named("q", "m")));
+    }
+    assert!(world.engine.board().unmatched.series.is_empty());
+    assert_eq!(unmatched(&world), [("ambiguous", 1)]);
 }
 
 #[test]

@@ -112,9 +112,11 @@ fn two_exporters_of_one_target_are_not_added_up() {
     world.write(reports(0.0, &pods(2)).deployment("a", 2, 2));
     // kube-state-metrics is restarted: new instance label, and no staleness marker for the old one.
     let own = [("deployment", "a"), ("namespace", NAMESPACE), ("instance", "new:8080")];
-    let scrape = reports(15.0, &pods(2))
-        .with("kube_deployment_status_replicas", &own, 2.0)
-        .with("kube_deployment_status_replicas_ready", &own, 2.0);
+    let scrape = reports(15.0, &pods(2)).with("kube_deployment_status_replicas", &own, 2.0).with(
+        "kube_deployment_status_replicas_ready",
+        &own,
+        2.0,
+    );
     world.write(scrape);
     assert_eq!((world.decision("a").current, world.decision("a").pending), (2, 0));
     // The newest word counts.

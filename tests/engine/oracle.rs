@@ -44,7 +44,8 @@ const SIGNALS: [&str; 5] = [
 
 fn configuration(number: usize) -> String {
     let zero = scale_to_zero("m", "40s");
-    let all: String = [variant("a", "m", ", variantCost: 5"), variant("b", "m", ""), variant("c", "n", "")].concat();
+    let all: String =
+        [variant("a", "m", ", variantCost: 5"), variant("b", "m", ""), variant("c", "n", "")].concat();
     match number {
         0 => variant("a", "m", ""),
         1 => all,
@@ -88,15 +89,19 @@ fn add(scrape: Scrape, report: &Report, seconds: f64) -> Scrape {
         Report::Deployment { target, pods, ready, exporter } => {
             let exporter = ["x", "y"][exporter];
             let own = [("deployment", TARGETS[target]), ("namespace", NAMESPACE), ("instance", exporter)];
-            scrape
-                .with("kube_deployment_status_replicas", &own, f64::from(pods))
-                .with("kube_deployment_status_replicas_ready", &own, f64::from(ready.min(pods)))
+            scrape.with("kube_deployment_status_replicas", &own, f64::from(pods)).with(
+                "kube_deployment_status_replicas_ready",
+                &own,
+                f64::from(ready.min(pods)),
+            )
         }
         Report::DeploymentGone { target } => {
             let own = [("deployment", TARGETS[target]), ("namespace", NAMESPACE), ("instance", "x")];
-            scrape
-                .with("kube_deployment_status_replicas", &own, stale())
-                .with("kube_deployment_status_replicas_ready", &own, stale())
+            scrape.with("kube_deployment_status_replicas", &own, stale()).with(
+                "kube_deployment_status_replicas_ready",
+                &own,
+                stale(),
+            )
         }
         Report::Owner { pod: number, target } => {
             let pod = pod(number);
@@ -140,7 +145,8 @@ fn report() -> impl Strategy<Value = Report> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let gap_ms = prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
+    let gap_ms =
+        prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
     prop_oneof![
         10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
         2 => (0..9usize).prop_map(Event::Configure),

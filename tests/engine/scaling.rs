@@ -183,3 +183,15 @@ fn more_is_given_to_the_cheapest_variant() {
     assert_eq!(world.says("a"), "2 kv_and_queue_saturation");
     assert_eq!(world.decision("b").desired, 1);
 }
+
+#[test]
+fn under_saturation_an_expired_change_never_asks_for_fewer_than_there_are() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(ready(0.0, &[a_pod()]));
+    // Two more pods are made by hand and never report; then the one that does is full.
+    for step in 1..=(TRANSITION_S as u32 / 10 + 3) {
+        world.write(Scrape::at(f64::from(step) * 10.0).deployment("a", 3, 3).pod(&a_pod()));
+    }
+    world.write(Scrape::at(TRANSITION_S + 60.0).deployment("a", 3, 3).pod(&a_pod().load(0.95, 9.0)));
+    assert_eq!(world.decision("a").desired, 3);
+}

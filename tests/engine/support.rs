@@ -67,7 +67,11 @@ impl Scrape {
         self.with("vllm:kv_cache_usage_perc", &own, pod.kv)
             .with("vllm:num_requests_waiting", &own, pod.waiting)
             .with("vllm:num_requests_running", &own, pod.running)
-            .with("vllm:request_success_total", &[&own[..], &[("finished_reason", "stop")]].concat(), pod.done)
+            .with(
+                "vllm:request_success_total",
+                &[&own[..], &[("finished_reason", "stop")]].concat(),
+                pod.done,
+            )
     }
 
     /// Ends all series of a pod.

@@ -77,7 +77,7 @@ pub fn never_ending() -> Body {
     sender.try_send(Bytes::from_static(b"x")).expect("there is room");
     // Leaked, so that the channel never closes.
     std::mem::forget(sender);
-    Body::new(crate::client::ChannelBody(channel))
+    Body::new(ChannelBody(channel))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,5 +108,20 @@ async fn readers_are_never_disturbed_by_writers() {
     done.store(true, Ordering::Relaxed);
     for reader in readers {
         assert!(reader.await.expect("no reader panics") > 0);
+    }
+}
+
+/// A body that ends when its channel closes.
+struct ChannelBody(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for ChannelBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|data| data.map(|data| Ok(hyper::body::Frame::data(data))))
     }
 }

@@ -16,6 +16,7 @@ pub async fn a_step_raises_the_desired_count(world: &World) {
         post_form(sidecar.address, "/api/v1/query", asked.clone()).await.unwrap(),
     ] {
         assert_eq!(number(&answer), 1);
+        assert_eq!(answer.header("content-type"), "application/json");
         let element = &vector(&answer)[0];
         assert_eq!(element["metric"]["exported_namespace"], "llm");
         assert_eq!(element["metric"]["namespace"], "llm");

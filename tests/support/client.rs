@@ -75,18 +75,3 @@ pub fn vector(answer: &Answer) -> Vec<Value> {
     assert_eq!(json["data"]["resultType"], "vector", "{json}");
     json["data"]["result"].as_array().unwrap_or_else(|| panic!("no list of results in {json}")).clone()
 }
-
-/// A body that ends when its channel closes.
-pub struct ChannelBody(pub tokio::sync::mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for ChannelBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|data| data.map(|data| Ok(hyper::body::Frame::data(data))))
-    }
-}

@@ -42,8 +42,8 @@ pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>]) -> Snapshot 
     for draft in drafts {
         let variant = finish(book, draft, &snapshot, &bounds);
         let model = variant.model();
-        let zero = snapshot.main.scale_to_zero;
-        snapshot.models.entry(model).or_insert_with_key(|model| Arc::new(per_model.of(model, zero)));
+        let main = &snapshot.main;
+        snapshot.models.entry(model).or_insert_with_key(|model| Arc::new(per_model.of(model, main)));
         snapshot.variants.insert(variant.key.clone(), Arc::new(variant));
     }
     snapshot

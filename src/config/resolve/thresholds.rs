@@ -5,9 +5,14 @@
 
 use super::read::{Book, Fields, Scope};
 use super::tables::{Table, Tables};
-use super::value::{Checked, not_negative, number, positive_duration_ms, ratio, show, text, truth};
+use super::value::{
+    Checked, duration_ms, not_negative, number, positive_duration_ms, ratio, show, text, truth,
+};
 use crate::config::objects::Object;
-use crate::config::{Kept, ModelConfig, ModelKey, QueueingConfig, SaturationConfig, ScaleToZero, SloTargets};
+use crate::config::{
+    Kept, MainConfig, Mode, ModelConfig, ModelKey, QueueingConfig, SaturationConfig, ScaleToZero, SloTargets,
+    Stabilization,
+};
 
 const SATURATION: &[&str] = &[
     "model_id",
@@ -22,6 +27,9 @@ const SATURATION: &[&str] = &[
     "analyzers",
     "enableLimiter",
     "priority",
+    "mode",
+    "scaleUpStabilization",
+    "scaleDownStabilization",
 ];
 const SCALE_TO_ZERO: &[&str] = &["model_id", "namespace", "enable_scale_to_zero", "retention_period"];
 const QUEUEING: &[&str] =
@@ -39,6 +47,9 @@ struct SaturationRow {
     analyzer_name: Option<String>,
     enable_limiter: Option<bool>,
     priority: Option<f64>,
+    mode: Option<Mode>,
+    up_ms: Option<i64>,
+    down_ms: Option<i64>,
 }
 
 /// What one entry of the scale-to-zero policy states.
@@ -89,12 +100,12 @@ impl PerModel {
         }
     }
 
-    /// Everything for one model. `scale_to_zero` is the flag of the main configuration.
-    pub fn of(&self, model: &ModelKey, scale_to_zero: bool) -> ModelConfig {
+    /// Everything for one model; `main` gives what its own entries leave open.
+    pub fn of(&self, model: &ModelKey, main: &MainConfig) -> ModelConfig {
         let rows = self.scale_to_zero.chain(model);
         let fallback = ScaleToZero::default();
         let scale_to_zero = ScaleToZero {
-            enabled: rows.iter().find_map(|row| row.enabled).unwrap_or(scale_to_zero),
+            enabled: rows.iter().find_map(|row| row.enabled).unwrap_or(main.scale_to_zero),
             retention_ms: rows.iter().find_map(|row| row.retention_ms).unwrap_or(fallback.retention_ms),
         };
         let rows = self.queueing.chain(model);
@@ -106,8 +117,37 @@ impl PerModel {
             tuning_enabled: rows.iter().find_map(|row| row.tuning_enabled).unwrap_or(true),
             targets: rows.iter().find_map(|row| row.targets).unwrap_or_default(),
         });
-        ModelConfig { saturation: merged(&self.saturation.chain(model)), scale_to_zero, queueing }
+        let rows = self.saturation.chain(model);
+        let saturation = merged(&rows);
+        let stated = rows.iter().find_map(|row| row.mode);
+        let mode = stated.unwrap_or_else(|| implied_mode(main, &saturation, queueing.is_some()));
+        let down_ms = if mode == Mode::Saturation { 0 } else { Stabilization::DEMAND_DOWN_MS };
+        let stabilization = Stabilization {
+            up_ms: rows.iter().find_map(|row| row.up_ms).unwrap_or(0),
+            down_ms: rows.iter().find_map(|row| row.down_ms).unwrap_or(down_ms),
+        };
+        ModelConfig { mode, stabilization, saturation, scale_to_zero, queueing }
     }
+}
+
+/// The mode that the reference's own keys mean: the hybrid switch first, then the presence of a
+/// queueing-model entry, then the analyzer's name.
+fn implied_mode(main: &MainConfig, saturation: &SaturationConfig, has_queueing: bool) -> Mode {
+    match &*main.hybrid {
+        "on" => Mode::Hybrid,
+        "model-only" => Mode::Model,
+        _ if has_queueing => Mode::Model,
+        // The reference calls its token analyzer "saturation"; without a name its percentages decide.
+        _ if &*saturation.analyzer_name == "saturation" => Mode::Tokens,
+        _ => Mode::Saturation,
+    }
+}
+
+/// One of the modes.
+fn mode(value: &serde_json::Value) -> Checked<Mode> {
+    let name = text(value)?;
+    let found = Mode::NAMES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, mode)| *mode).ok_or_else(|| format!("{} is not a mode", show(value)))
 }
 
 /// The thresholds of a chain of entries over the defaults.
@@ -132,6 +172,7 @@ fn merged(rows: &[&SaturationRow]) -> SaturationConfig {
 fn saturation(scope: &mut Scope<'_, '_>, row: &Fields<'_>) -> SaturationRow {
     let share = "write a share between 0 and 1, e.g. 0.8";
     let count = "write a number of requests, at least 0";
+    let window = "write a duration such as \"60s\" or \"5m\"; \"0\" follows at once";
     let mut read = |name, check, fix| scope.read(row, name, check, fix, Kept::Default);
     // The reference takes 0 as "not stated" in these two.
     let stated = |share: &f64| *share > 0.0;
@@ -145,6 +186,9 @@ fn saturation(scope: &mut Scope<'_, '_>, row: &Fields<'_>) -> SaturationRow {
         priority: read("priority", not_negative, "write a number of at least 0; 1 is usual"),
         analyzer_name: scope.read(row, "analyzerName", text, "write an analyzer's name", Kept::Default),
         enable_limiter: scope.read(row, "enableLimiter", truth, "write true or false", Kept::Default),
+        mode: scope.read(row, "mode", mode, "write saturation, tokens, model or hybrid", Kept::Default),
+        up_ms: scope.read(row, "scaleUpStabilization", duration_ms, window, Kept::Default),
+        down_ms: scope.read(row, "scaleDownStabilization", duration_ms, window, Kept::Default),
     }
 }
 

@@ -126,14 +126,22 @@ pub(super) fn word(value: &Value) -> Checked<String> {
     if text.is_empty() { Err("the value is empty".into()) } else { Ok(text) }
 }
 
-/// A duration of more than nothing in Go syntax, ms.
-pub(super) fn positive_duration_ms(value: &Value) -> Checked<i64> {
+/// A duration in Go syntax, ms; not negative.
+pub(super) fn duration_ms(value: &Value) -> Checked<i64> {
     let text = scalar_text(value).ok_or_else(|| format!("{} is not a duration", show(value)))?;
     match go_duration_ms(text.trim()) {
         None => Err(format!("{} is not a duration", show(value))),
-        Some(ms) if ms <= 0.0 => Err(format!("{} is not a positive duration", show(value))),
-        // Less than a millisecond counts as one; more than 292 million years cannot be written.
-        Some(ms) => Ok((ms as i64).max(1)),
+        Some(ms) if ms < 0.0 => Err(format!("{} is negative", show(value))),
+        // More than 292 million years cannot be written.
+        Some(ms) => Ok(ms.ceil() as i64),
+    }
+}
+
+/// A duration of more than nothing in Go syntax, ms; less than a millisecond counts as one.
+pub(super) fn positive_duration_ms(value: &Value) -> Checked<i64> {
+    match duration_ms(value) {
+        Ok(0) => Err(format!("{} is not a positive duration", show(value))),
+        other => other.map_err(|error| error.replace("is negative", "is not a positive duration")),
     }
 }
 
