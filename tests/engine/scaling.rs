@@ -26,7 +26,7 @@ fn saturation_asks_for_one_more_and_waits_for_it_to_come_up() {
     world.write(ready(0.0, &[a_pod()]));
     assert_eq!(world.says("a"), "1 steady");
     let full = a_pod().load(0.95, 9.0);
-    world.write(ready(15.0, &[full.clone()]));
+    world.write(ready(15.0, std::slice::from_ref(&full)));
     assert_eq!(world.says("a"), "2 kv_and_queue_saturation");
     assert_eq!(world.decision("a").previous, Some((1, at(15.0))));
     // The autoscaler acts; the new pod starts and does not report yet.
@@ -111,7 +111,7 @@ fn what_is_not_watched_is_not_idle() {
 fn a_change_that_nobody_carries_out_stops_blocking() {
     let mut world = World::new(&variant("a", "m", ""));
     let full = a_pod().load(0.95, 9.0);
-    world.write(ready(0.0, &[full.clone()]));
+    world.write(ready(0.0, std::slice::from_ref(&full)));
     assert_eq!(world.says("a"), "2 kv_and_queue_saturation");
     // Load falls, but the count never moves (a quota, say): the wish is held, then dropped.
     let mut seconds = 15.0;
@@ -142,7 +142,7 @@ fn missing_replicas_never_lower_a_decision_however_long_they_are_missing() {
 fn slow_starting_replicas_are_not_given_up_under_saturation() {
     let mut world = World::new(&variant("a", "m", ""));
     let full = a_pod().load(0.95, 9.0);
-    world.write(ready(0.0, &[full.clone()]));
+    world.write(ready(0.0, std::slice::from_ref(&full)));
     let mut seconds = 15.0;
     while seconds < 2.0 * TRANSITION_S {
         world.write(Scrape::at(seconds).deployment("a", 2, 1).pod(&full));
