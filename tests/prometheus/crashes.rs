@@ -25,7 +25,7 @@ pub async fn the_sidecar_dies_and_comes_back(world: &mut World) {
         Some(number(&answer))
     })
     .await;
-    println!("sidecar's restart -> decision: {:.2} s", begun.elapsed().as_secs_f64());
+    say!("sidecar's restart -> decision: {:.2} s", begun.elapsed().as_secs_f64());
     assert!(first >= before, "{first} after the restart, {before} were there");
     world.monitor.assert_no_complaint();
 }
@@ -56,7 +56,7 @@ pub async fn the_decision_is_held_without_input(world: &World) {
     assert_eq!(variant["input"]["healthy"], false);
     assert_eq!(variant["input"]["faults"][0]["reason"], "stale", "{variant}");
     let age = world.sidecar.gauge("inferno_input_age_seconds", L40S).await.expect("an age is published");
-    println!("input called stale at an age of {age} s, {held} replicas held");
+    say!("input called stale at an age of {age} s, {held} replicas held");
     world.monitor.assert_no_complaint();
 }
 
@@ -71,7 +71,7 @@ pub async fn prometheus_comes_back(world: &mut World) {
         (healthy == Some(1.0)).then_some(())
     })
     .await;
-    println!("Prometheus's restart -> healthy input: {:.1} s", begun.elapsed().as_secs_f64());
+    say!("Prometheus's restart -> healthy input: {:.1} s", begun.elapsed().as_secs_f64());
     world.monitor.assert_no_complaint();
 
     // Each replica that becomes ready under this load makes the next one wanted.
@@ -82,7 +82,7 @@ pub async fn prometheus_comes_back(world: &mut World) {
     .await;
     let variant = world.sidecar.get("/api/v1/variants/llm/llama-8b-l40s").await.json();
     let cause = variant["decision"]["previous"]["changedAtMs"].as_i64().expect("a change has its time");
-    println!("batch deadline 100 ms: sample that caused a rise -> readable: {} ms", decided.0 - cause);
+    say!("batch deadline 100 ms: sample that caused a rise -> readable: {} ms", decided.0 - cause);
     assert!(decided.0 - cause < 1_000, "a deadline of 100 ms does not explain this delay");
     let all = world.prometheus.query("count(inferno_desired_replicas)").await.expect("answered");
     assert_eq!(all[0]["value"][1], "3", "{all:?}");

@@ -49,11 +49,11 @@ pub async fn a_step_raises_the_desired_count(world: &World) {
     .await;
     let scraped = now();
     let first = first_sample_above(prometheus, 5.0).await;
-    println!("load step -> first sample that shows it: {} ms", first - step.0);
-    println!("that sample's time -> decision readable: {} ms", decided.0 - first);
-    println!("sample that caused the decision -> decision readable: {} ms", decided.0 - cause);
-    println!("load step -> decision readable: {} ms", decided.since(step));
-    println!("decision readable -> same number in Prometheus: {} ms", scraped.since(decided));
+    say!("load step -> first sample that shows it: {} ms", first - step.0);
+    say!("that sample's time -> decision readable: {} ms", decided.0 - first);
+    say!("sample that caused the decision -> decision readable: {} ms", decided.0 - cause);
+    say!("load step -> decision readable: {} ms", decided.since(step));
+    say!("decision readable -> same number in Prometheus: {} ms", scraped.since(decided));
     assert!(decided.0 - first < 3_000, "a second's batch deadline does not explain this delay");
 
     wait_for("a second replica that serves", SOON, async || {

@@ -3,6 +3,14 @@
 //!
 //! One test, because the stages build on one running system; it prints the delays that it saw.
 
+/// Prints a line even when the test passes: what was measured is part of the result.
+macro_rules! say {
+    ($($arguments:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($arguments)*);
+    }};
+}
+
 #[path = "../support/client.rs"]
 mod client;
 mod cluster;
@@ -104,8 +112,8 @@ async fn a_real_prometheus_streams_in_and_decisions_come_out() {
     world.sidecar.process.assert_running();
     world.prometheus.process.assert_running();
     world.monitor.assert_no_complaint();
-    println!("whole test: {:.1} s", started.elapsed().as_secs_f64());
-    println!("sidecar after it: {} KiB resident", world.sidecar.process.resident_kib());
+    say!("whole test: {:.1} s", started.elapsed().as_secs_f64());
+    say!("sidecar after it: {} KiB resident", world.sidecar.process.resident_kib());
 }
 
 /// Starts everything and waits for the first decisions.
@@ -115,7 +123,7 @@ async fn start() -> World {
     let data = tempfile::tempdir().expect("a temporary folder can be made");
     let sidecar = Sidecar::start(SocketAddr::from(([127, 0, 0, 1], 0)), config.path()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    println!("idle sidecar: {} KiB resident", sidecar.process.resident_kib());
+    say!("idle sidecar: {} KiB resident", sidecar.process.resident_kib());
     assert_eq!(sidecar.get("/-/healthy").await.status, StatusCode::OK);
     assert_eq!(sidecar.get("/-/ready").await.status, StatusCode::SERVICE_UNAVAILABLE);
     let early = keda_asks(sidecar.address, &llama_query()).await.unwrap();
@@ -128,7 +136,7 @@ async fn start() -> World {
         (sidecar.get("/-/ready").await.status == StatusCode::OK).then_some(())
     })
     .await;
-    println!("ready {:.1} s after Prometheus's start", begun.elapsed().as_secs_f64());
+    say!("ready {:.1} s after Prometheus's start", begun.elapsed().as_secs_f64());
     wait_for("a decision for each variant", SOON, async || {
         let answer = sidecar.get("/api/v1/query?query=inferno_desired_replicas").await;
         // Warming up is an error, never a vector with variants missing.

@@ -39,7 +39,7 @@ impl Monitor {
     pub fn assert_no_complaint(&self) {
         let seen = self.seen.lock().expect("no holder panics");
         assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
-        println!("{} answers and {} refusals, the counts never fell", seen.answers, seen.refusals);
+        say!("{} answers and {} refusals, the counts never fell", seen.answers, seen.refusals);
     }
 }
 

@@ -44,7 +44,7 @@ pub async fn files_change_in_every_way(world: &World) {
         &thresholds.replace("queueLengthThreshold: 5", "queueLengthThreshold: 6"),
     );
     let took = seen_after(sidecar, LLAMA, "/decision/thresholds/queueLengthThreshold", 6.0.into()).await;
-    println!("file renamed -> decision with the new threshold: {took} ms");
+    say!("file renamed -> decision with the new threshold: {took} ms");
     assert!(took < 1000, "{took} ms");
 
     config.overwrite("thresholds.yaml", "kind: ConfigMap\n  broken: [\n");
@@ -56,7 +56,7 @@ pub async fn files_change_in_every_way(world: &World) {
     let qwen = document("name: qwen-14b-h100\n");
     config.remount(2, &qwen.replace("maxReplicas: 6", "maxReplicas: 7"));
     let took = seen_after(sidecar, QWEN, "/maxReplicas", 7.into()).await;
-    println!("ConfigMap remounted -> decision with the new bound: {took} ms");
+    say!("ConfigMap remounted -> decision with the new bound: {took} ms");
     assert!(took < 1000, "{took} ms");
     problems(sidecar, 1).await;
 
