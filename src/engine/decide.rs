@@ -66,7 +66,7 @@ impl Engine {
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
         self.variant_states(variants, scratch, idle_allowed);
         targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
-        let seen = self.plan_by_mode(&key, &config, variants, scheduler.queue, scratch, &mut deadline);
+        let seen = self.plan_by_mode(&key, &config, variants, scheduler.queue, scratch);
 
         scratch.counts.clear();
         scratch.counts.extend(scratch.plan.iter().map(|(count, _)| *count));
@@ -74,12 +74,17 @@ impl Engine {
         let enforced =
             enforce(&mut scratch.counts, |index| Some(states[index].cost), &config.scale_to_zero, requests);
         let woken = wake_from_zero(&mut scratch.counts, states, scheduler.queue);
-        for (index, &variant) in variants.iter().enumerate() {
-            let cause = policy_cause(index, enforced, woken).unwrap_or(scratch.plan[index].1);
-            let plan = (scratch.counts[index], cause);
-            let plan = self.not_lowered_blindly(variant, index, scratch, plan);
-            scratch.plan[index] = bounded(plan, &scratch.states[index]);
+        for (index, variant) in variants.iter().enumerate() {
+            let policy = policy_cause(index, scratch, enforced, woken);
+            let planned = (scratch.counts[index], policy.unwrap_or(scratch.plan[index].1));
+            // Modes that size by demand have taken missing input into account themselves.
+            let planned = match scratch.wishes.is_empty() {
+                true => self.not_lowered_blindly(*variant, index, scratch, planned),
+                false => planned,
+            };
+            scratch.plan[index] = bounded(planned, &scratch.states[index]);
         }
+        self.stabilize(&config, variants, scratch, &mut deadline);
         hold_beside_a_change(scratch);
 
         let evidence = Arc::new(evidence(scratch, &config, scheduler.queue, seen));
@@ -147,16 +152,6 @@ impl Engine {
                 min: variant.config.min_replicas.unwrap_or(0),
                 max: variant.config.max_replicas.unwrap_or(u32::MAX),
             };
-            let unmoved = variant
-                .decision
-                .as_ref()
-                .filter(|old| (old.current, old.reporting) == (pods, observed.reporting));
-            let since = unmoved.and_then(|decision| decision.transition_since);
-            if since.is_some_and(|since| since + TRANSITION_MAX_MS <= self.stream) {
-                // Nothing has moved for long: decide on what there is instead of waiting for ever.
-                state.desired = None;
-                state.current = if observed.reporting > 0 { observed.reporting } else { pods };
-            }
             // A reduction that was not carried out yet is withdrawn when its ground has gone: more is
             // needed, or requests came back before the last pods had left.
             let withdrawn = |desired: u32| {
@@ -171,6 +166,29 @@ impl Engine {
             }
             scratch.states.push(state);
         }
+        // A model moves as a whole: while one of its changes is fresh, none is given up.
+        let awaited =
+            |index: usize| self.awaited(variants[index], &scratch.observed[index], &scratch.states[index]);
+        if (0..variants.len()).any(|index| awaited(index) == Some(false)) {
+            return;
+        }
+        for ((id, observed), state) in variants.iter().zip(&scratch.observed).zip(&mut scratch.states) {
+            if self.awaited(*id, observed, state) == Some(true) {
+                // Nothing has moved for long: decide on what there is instead of waiting for ever.
+                state.desired = None;
+                state.current = if observed.reporting > 0 { observed.reporting } else { observed.pods };
+            }
+        }
+    }
+
+    /// Whether the variant's last change is still awaited; `Some(true)` when it has been for too long.
+    fn awaited(&self, id: VariantId, observed: &Observed, state: &targets::VariantState) -> Option<bool> {
+        let old = self.topology.variants[id as usize].decision.as_ref()?;
+        let waiting = state.desired != Some(observed.pods) || observed.reporting != observed.pods;
+        let unmoved = (Some(old.desired), old.current, old.reporting)
+            == (state.desired, observed.pods, observed.reporting);
+        let expired = old.transition_since.is_some_and(|since| since + TRANSITION_MAX_MS <= self.stream);
+        waiting.then_some(unmoved && expired)
     }
 
     /// Keeps the last decision where the change to less would rest on input that is missing, and where
@@ -184,13 +202,14 @@ impl Engine {
     ) -> (u32, Cause) {
         let Some(old) = &self.topology.variants[id as usize].decision else { return (count, cause) };
         let observed = &scratch.observed[index];
-        if scratch.states[index].desired.is_some() {
+        if scratch.states[index].desired.is_some() || cause == Cause::ScaleToZero {
             return (count, cause);
         }
         let silent = observed.pods.saturating_sub(observed.pending) > observed.reporting;
         let unseen = observed.reporting == 0 && observed.target.is_none_or(|(pods, _)| pods > 0);
         let (least, why) = match scratch.analysis.should_scale_up() {
             true => (old.desired.max(observed.pods), Cause::Transition),
+            false if unseen && observed.pods == 0 => (old.desired, Cause::Transition),
             false if silent || unseen => (old.desired, Cause::HoldInput),
             false => return (count, cause),
         };
@@ -334,9 +353,18 @@ fn wake_from_zero(
 }
 
 /// The cause of a count that a policy has set over the analyzers' heads.
-fn policy_cause(index: usize, enforced: Enforced, woken: Option<usize>) -> Option<Cause> {
+fn policy_cause(
+    index: usize,
+    scratch: &super::Scratch,
+    enforced: Enforced,
+    woken: Option<usize>,
+) -> Option<Cause> {
+    if woken == Some(index) {
+        // A pod that somebody started already is kept; it is not asked for.
+        let started = scratch.states[index].current == scratch.counts[index];
+        return Some(if started { Cause::HoldInput } else { Cause::QueuedAtZero });
+    }
     match enforced {
-        _ if woken == Some(index) => Some(Cause::QueuedAtZero),
         Enforced::ScaledToZero { .. } => Some(Cause::ScaleToZero),
         Enforced::MinimumRestored { variant } if variant == index => Some(Cause::LastReplica),
         _ => None,
@@ -400,7 +428,7 @@ fn hold_beside_a_change(scratch: &mut super::Scratch) {
     }
 }
 
-fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
+pub(super) fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
     if count > state.max {
         (state.max, Cause::MaxReplicas)
     } else if count < state.min {

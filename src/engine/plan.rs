@@ -1,14 +1,15 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
+use super::decide::bounded;
 use super::observe::Observed;
 use super::topology::VariantId;
 use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
-use crate::analyze::saturation::targets;
+use crate::analyze::saturation::targets::{self, VariantState};
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{Mode, ModelConfig, ModelKey};
 use crate::optimize::cause::Cause;
-use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate};
+use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, name_causes};
 use crate::optimize::stabilize::Windows;
 use crate::units::TimeMs;
 
@@ -30,7 +31,6 @@ impl Engine {
         variants: &[VariantId],
         scheduler: Option<SchedulerQueue>,
         scratch: &mut Scratch,
-        deadline: &mut TimeMs,
     ) -> DemandSeen {
         let mut seen = DemandSeen { rate_per_s: arrival_rate_per_s(scratch), fallback: None };
         scratch.saturation.clear();
@@ -54,7 +54,6 @@ impl Engine {
             scratch.plan.clear();
             scratch.plan.extend_from_slice(&scratch.saturation);
         }
-        self.stabilize(config, variants, scratch, deadline);
         seen
     }
 
@@ -68,14 +67,16 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Result<(), Unknown> {
         let Scratch { observed, states, tokens, wishes, saturation, analysis, .. } = scratch;
-        let states_of: Vec<PlanVariant<'_>> = variants
-            .iter()
-            .zip(states.iter())
-            .map(|(id, state)| {
-                let variant = &self.topology.variants[*id as usize];
-                PlanVariant { config: &variant.config, state: *state, sizing: variant.sizing }
-            })
-            .collect();
+        // An overdue change counts as what it is here: these modes do not wait for changes.
+        let of = |(id, (state, observed)): (&VariantId, (&VariantState, &Observed))| {
+            let variant = &self.topology.variants[*id as usize];
+            let desired = variant.decision.as_ref().map(|decision| decision.desired);
+            let (current, pending) = (observed.pods, observed.pending);
+            let state = VariantState { current, pending, desired, ..*state };
+            PlanVariant { config: &variant.config, state, sizing: variant.sizing }
+        };
+        let states_of: Vec<PlanVariant<'_>> =
+            variants.iter().zip(states.iter().zip(observed.iter())).map(of).collect();
         let silent = |o: &Observed| o.pods.saturating_sub(o.pending) > o.reporting;
         let input = PlanInput {
             model,
@@ -90,11 +91,18 @@ impl Engine {
         };
         match config.mode {
             Mode::Saturation => {}
-            Mode::Tokens => self.planner.by_tokens(wishes, &mut self.token_memory, &input)?,
-            Mode::Model => self.planner.by_model(wishes, &input)?,
+            Mode::Tokens => {
+                self.planner.by_tokens(wishes, &mut self.token_memory, &input)?;
+                name_causes(wishes, &states_of, None, input.is_partial);
+            }
+            Mode::Model => {
+                self.planner.by_model(wishes, &input)?;
+                name_causes(wishes, &states_of, None, input.is_partial);
+            }
             Mode::Hybrid => {
                 self.planner.by_model(wishes, &input)?;
                 arbitrate(wishes, &states_of, analysis, &config.saturation, saturation);
+                name_causes(wishes, &states_of, Some(saturation), input.is_partial);
             }
         }
         for (id, wish) in variants.iter().zip(wishes.iter()) {
@@ -103,8 +111,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies the stabilisation windows to the plan.
-    fn stabilize(
+    /// Applies the stabilisation windows to the plan. Bounds come before, so that the plans compared are
+    /// those that could be carried out, and again after: they allow no delay.
+    pub(super) fn stabilize(
         &mut self,
         config: &ModelConfig,
         variants: &[VariantId],
@@ -112,13 +121,15 @@ impl Engine {
         deadline: &mut TimeMs,
     ) {
         let windows = Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms };
-        for (id, (count, cause)) in variants.iter().zip(&mut scratch.plan) {
+        for (index, id) in variants.iter().enumerate() {
+            let (count, cause) = &mut scratch.plan[index];
+            let state = &scratch.states[index];
             let variant = &mut self.topology.variants[*id as usize];
             let asked = variant.decision.as_ref().map(|decision| decision.desired);
             let (settled, changes_at) = variant.stabilizer.settle(self.stream, *count, asked, windows);
             *deadline = (*deadline).min(changes_at);
             if settled != *count {
-                (*count, *cause) = (settled, Cause::Stabilizing);
+                (*count, *cause) = bounded((settled, Cause::Stabilizing), state);
             }
         }
     }

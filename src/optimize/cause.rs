@@ -53,6 +53,12 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the saturation analyzer asked for more.
+    pub fn is_saturation(self) -> bool {
+        use Cause::{AllSaturated, KvAndQueueSaturation, KvSaturation, QueueSaturation};
+        matches!(self, KvSaturation | QueueSaturation | KvAndQueueSaturation | AllSaturated)
+    }
+
     /// Name of the cause, as the `reason` label and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {

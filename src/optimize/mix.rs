@@ -23,7 +23,7 @@ pub struct Offer {
     pub capacity: f64,
     /// Cost of one replica, >= 0.
     pub cost: f64,
-    /// Replicas last asked for, from which a change is counted.
+    /// Replicas that run, from which a change is counted.
     pub base: u32,
     /// Fewest replicas.
     pub min: u32,

@@ -74,6 +74,8 @@ pub struct PlanInput<'a> {
 pub struct Wish {
     /// Replicas.
     pub replicas: u32,
+    /// Replicas that the analysis alone came to, before anything was held back.
+    analyzed: u32,
     /// The constraint that binds.
     pub cause: Cause,
     /// Requests per second that one replica carries within the targets, where known.
@@ -144,19 +146,19 @@ impl Planner {
                 None => (asked, asked),
             };
             let capacity = wish.capacity_per_s.unwrap_or(0.0);
-            self.offers.push(mix::Offer { capacity, cost: variant.state.cost, base: asked, min, max });
+            // A change is counted from what runs, so that asking again changes nothing.
+            let base = variant.state.current;
+            self.offers.push(mix::Offer { capacity, cost: variant.state.cost, base, min, max });
         }
         let unmet = self.mixer.solve_into(&mut self.counts, rate_per_s, &self.offers);
         for ((wish, variant), count) in out.iter_mut().zip(input.variants).zip(&self.counts) {
             let asked = variant.asked();
-            wish.replicas = if input.is_partial { (*count).max(asked) } else { *count };
-            if wish.cause == Cause::Unreachable {
-                // The best that can be had, and never fewer than there are for a target already missed.
-                wish.replicas = wish.replicas.max(asked);
-            } else if unmet > 0.0 && wish.replicas == variant.state.max {
+            wish.analyzed = *count;
+            // A target already missed is no reason to go below what there is.
+            let holds = input.is_partial || wish.cause == Cause::Unreachable;
+            wish.replicas = if holds { (*count).max(asked) } else { *count };
+            if unmet > 0.0 && *count == variant.state.max {
                 wish.cause = Cause::AtMaximum;
-            } else if wish.replicas < asked.max(variant.state.current) {
-                wish.cause = Cause::SpareCapacity;
             }
         }
         Ok(())
@@ -201,24 +203,30 @@ impl Planner {
         let spare = if input.is_partial { 0.0 } else { analysis.spare };
         let rule = Rule::Guarded;
         self.cost_aware.solve_into(&mut self.token_plan, rule, analysis.required, spare, &self.token_offers);
-        out.extend(self.token_plan.iter().map(|plan| Wish {
-            replicas: plan.replicas,
-            cause: match plan.step {
+        for (plan, variant) in self.token_plan.iter().zip(input.variants) {
+            let cause = match plan.step {
                 Step::NoChange => Cause::Steady,
                 Step::ScaleUp => Cause::TokenCapacity,
                 Step::ScaleDown => Cause::SpareCapacity,
-            },
-            capacity_per_s: None,
-            sizing: None,
-        }));
+            };
+            let held = if input.is_partial { plan.replicas.max(variant.asked()) } else { plan.replicas };
+            let wish =
+                Wish { replicas: held, analyzed: plan.replicas, cause, capacity_per_s: None, sizing: None };
+            out.push(wish);
+        }
         Ok(())
     }
 }
 
 /// Capacity of one replica of a variant under the model's average request.
 fn size(variant: &PlanVariant<'_>, config: &ModelConfig, tokens: Tokens) -> Wish {
-    let nothing =
-        Wish { replicas: variant.asked(), cause: Cause::Steady, capacity_per_s: None, sizing: None };
+    let nothing = Wish {
+        replicas: variant.asked(),
+        analyzed: variant.asked(),
+        cause: Cause::Steady,
+        capacity_per_s: None,
+        sizing: None,
+    };
     let Some(queue) = own_profile(variant.config).and_then(|profile| queue(profile, tokens)) else {
         return nothing;
     };
@@ -293,11 +301,8 @@ pub fn arbitrate(
     // Measured from what runs, not from what was asked for, so that asking again changes nothing.
     let grows = wishes.iter().zip(variants).any(|(wish, variant)| wish.replicas > variant.state.current);
     if analysis.should_scale_up() && !grows {
-        for ((wish, variant), (count, cause)) in wishes.iter_mut().zip(variants).zip(grown) {
-            wish.replicas = wish.replicas.max(variant.asked());
-            if *count > wish.replicas {
-                (wish.replicas, wish.cause) = (*count, *cause);
-            }
+        for ((wish, variant), (count, _)) in wishes.iter_mut().zip(variants).zip(grown) {
+            wish.replicas = wish.replicas.max(variant.asked()).max(*count);
         }
         return;
     }
@@ -307,12 +312,40 @@ pub fn arbitrate(
         (0..wishes.len()).filter(|index| wishes[*index].replicas < state(*index).current).collect();
     shrinking.sort_by(|a, b| state(*b).cost.total_cmp(&state(*a).cost).then(b.cmp(a)));
     for index in shrinking {
-        let current = state(index).current;
+        let (current, asked) = (state(index).current, variants[index].asked());
         let removed = (current - wishes[index].replicas).min(allowed);
         allowed -= removed;
-        wishes[index].replicas = current - removed;
-        if removed == 0 {
-            wishes[index].cause = Cause::Steady;
+        // What was agreed before stays agreed.
+        let least = (current - removed).min(asked);
+        wishes[index].replicas = wishes[index].replicas.max(least);
+    }
+}
+
+/// Names what binds each wish in the end. It follows from the counts alone, not from what was asked for
+/// before, so that asking again gives the same name. `saturation` is given where it was arbitrated with.
+pub fn name_causes(
+    wishes: &mut [Wish],
+    variants: &[PlanVariant<'_>],
+    saturation: Option<&[(u32, Cause)]>,
+    is_partial: bool,
+) {
+    for (index, (wish, variant)) in wishes.iter_mut().zip(variants).enumerate() {
+        let current = variant.state.current;
+        let raised = saturation
+            .and_then(|targets| targets.get(index))
+            .filter(|(count, cause)| *count == wish.replicas && cause.is_saturation());
+        if wish.replicas <= wish.analyzed {
+            if wish.replicas < current && wish.cause != Cause::AtMaximum {
+                wish.cause = Cause::SpareCapacity;
+            }
+        } else if let Some((_, cause)) = raised {
+            wish.cause = *cause;
+        } else if wish.cause != Cause::Unreachable {
+            wish.cause = match (is_partial, wish.replicas == current) {
+                (true, _) => Cause::HoldInput,
+                (false, true) => Cause::Steady,
+                (false, false) => Cause::Transition,
+            };
         }
     }
 }

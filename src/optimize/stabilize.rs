@@ -25,7 +25,7 @@ pub struct Stabilizer {
 
 impl Stabilizer {
     /// Takes in the plan of `now` and returns the count to ask for, given what was asked for before, and
-    /// the time at which that may change without a new plan.
+    /// the time at which that may change without a new plan. A past that is not known did not agree.
     pub fn settle(
         &mut self,
         now: TimeMs,
@@ -33,20 +33,26 @@ impl Stabilizer {
         asked: Option<u32>,
         windows: Windows,
     ) -> (u32, TimeMs) {
+        if windows == Windows::default() {
+            self.plans.clear();
+            return (planned, TimeMs::MAX);
+        }
         self.remember(now, planned, windows.up_ms.max(windows.down_ms));
-        let Some(asked) = asked else { return (planned, TimeMs::MAX) };
-        let window_ms = if planned >= asked { windows.up_ms } else { windows.down_ms };
+        let Some(asked) = asked.filter(|asked| *asked != planned) else { return (planned, TimeMs::MAX) };
+        let window_ms = if planned > asked { windows.up_ms } else { windows.down_ms };
         let start = now - window_ms;
         // The plan that held when the window began counts as well.
-        let first = self.plans.iter().rposition(|(since, _)| *since <= start).unwrap_or(0);
-        let within = || self.plans.iter().skip(first).map(|(_, count)| *count);
-        let settled = if planned >= asked {
-            within().min().unwrap_or(planned).max(asked)
-        } else {
-            within().max().unwrap_or(planned).min(asked)
+        let Some(first) = self.plans.iter().rposition(|(since, _)| *since <= start) else {
+            let known_from = self.plans.front().map_or(now, |(since, _)| *since);
+            return (asked, known_from + window_ms);
+        };
+        let within = self.plans.iter().skip(first).map(|(_, count)| *count);
+        let settled = match planned > asked {
+            true => within.min().unwrap_or(planned).max(asked),
+            false => within.max().unwrap_or(planned).min(asked),
         };
         let changes_at = self.plans.get(first + 1).map_or(TimeMs::MAX, |(since, _)| *since + window_ms);
-        (settled, if settled == planned { TimeMs::MAX } else { changes_at.max(now + 1) })
+        (settled, if settled == planned { TimeMs::MAX } else { changes_at })
     }
 
     fn remember(&mut self, now: TimeMs, planned: u32, longest_ms: i64) {
@@ -83,9 +89,10 @@ mod tests {
         };
         assert_eq!(step(0, 3).0, 3);
         assert_eq!(step(10_000, 5).0, 5);
-        // At 70 s the plan of 3 leaves the window: the count may change then, though it does not yet.
-        assert_eq!(step(20_000, 2), (5, TimeMs(70_000)));
-        assert_eq!(step(79_999, 2).0, 5);
+        // The past is known from 0 s on: the window is full at 60 s, and the plan of 5 leaves it at 80 s.
+        assert_eq!(step(20_000, 2), (5, TimeMs(60_000)));
+        assert_eq!(step(60_000, 2), (5, TimeMs(70_000)));
+        assert_eq!(step(79_999, 2), (5, TimeMs(80_000)));
         assert_eq!(step(80_000, 2).0, 2);
     }
 
@@ -98,6 +105,15 @@ mod tests {
             let (count, _) = stabilizer.settle(TimeMs(time), planned, Some(4), WINDOWS);
             assert_eq!(count, expected, "at {time}");
         }
+    }
+
+    #[test]
+    fn without_windows_every_plan_is_followed_and_nothing_is_remembered() {
+        let mut stabilizer = Stabilizer::default();
+        for planned in [4, 1, 7] {
+            assert_eq!(stabilizer.settle(TimeMs(0), planned, Some(4), Windows::default()).0, planned);
+        }
+        assert_eq!(stabilizer, Stabilizer::default());
     }
 
     #[test]

@@ -42,6 +42,29 @@ const SIGNALS: [&str; 5] = [
     "vllm:cache_config_info",
 ];
 
+const TOKENS: [&str; 2] = ["vllm:prompt_tokens_total", "vllm:generation_tokens_total"];
+
+/// Two variants of model m and one of n that can be sized, under a mode.
+fn sized(mode: &str) -> String {
+    let profile = |alpha: &str| {
+        format!(
+            ", modelProfile: {{accelerators: [{{acc: H100, accCount: 1, maxBatchSize: 8, perfParms: \
+             {{decodeParms: {{alpha: \"{alpha}\", beta: \"2\"}}, prefillParms: {{gamma: \"5\", delta: \"0.1\"}}}}}}]}}"
+        )
+    };
+    let class = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: service-classes-config}\n\
+                 data:\n  gold.yaml: |\n    name: gold\n    priority: 1\n    \
+                 data: [{model: m, slo-tpot: 60, slo-ttft: 900}, {model: n, slo-tpot: 10, slo-ttft: 1}]\n---\n";
+    [
+        variant("a", "m", &(profile("20") + ", variantCost: 5")),
+        variant("b", "m", &(profile("10") + ", maxReplicas: 4")),
+        variant("c", "n", &profile("20")),
+        thresholds("m", &format!("mode: {mode}")),
+        class.to_owned(),
+    ]
+    .concat()
+}
+
 fn configuration(number: usize) -> String {
     let zero = scale_to_zero("m", "40s");
     let all: String =
@@ -56,6 +79,11 @@ fn configuration(number: usize) -> String {
         6 => all + &variant("d", "o", "").replace("namespace: llm", "namespace: far"),
         // The same model in two namespaces: a scheduler's queue elsewhere becomes ambiguous.
         7 => variant("a", "m", "") + &variant("d", "m", "").replace("namespace: llm", "namespace: far"),
+        8 => sized("model"),
+        9 => sized("hybrid"),
+        10 => sized("tokens"),
+        11 => sized("hybrid\n    scaleDownStabilization: 0s"),
+        12 => sized("model\n    scaleUpStabilization: 20s"),
         _ => String::new(),
     }
 }
@@ -78,14 +106,24 @@ fn add(scrape: Scrape, report: &Report, seconds: f64) -> Scrape {
         Report::Pod { pod: number, kv, waiting, running, done } => {
             let (running, done) = (f64::from(running), f64::from(done));
             let pod = pod(number).load(f64::from(kv) / 100.0, f64::from(waiting));
-            scrape.pod(&Pod { running, done, ..pod })
+            let own = [("model_name", &*pod.model), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
+            let shape = [("block_size", "16"), ("num_gpu_blocks", "100")];
+            scrape
+                .pod(&Pod { running, done, ..pod.clone() })
+                .with(TOKENS[0], &own, done * 100.0)
+                .with(TOKENS[1], &own, done * 50.0)
+                .with("vllm:cache_config_info", &[&own[..], &shape].concat(), 1.0)
         }
         Report::OneSignal { pod: number, signal, value } => {
             let pod = pod(number);
             let own = [("model_name", &*pod.model), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
             scrape.with(SIGNALS[signal], &own, f64::from(value) / 50.0)
         }
-        Report::Gone { pod: number } => scrape.gone(&pod(number)),
+        Report::Gone { pod: number } => {
+            let pod = pod(number);
+            let own = [("model_name", &*pod.model), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
+            scrape.gone(&pod).with(TOKENS[0], &own, stale()).with(TOKENS[1], &own, stale())
+        }
         Report::Deployment { target, pods, ready, exporter } => {
             let exporter = ["x", "y"][exporter];
             let own = [("deployment", TARGETS[target]), ("namespace", NAMESPACE), ("instance", exporter)];
@@ -149,7 +187,7 @@ fn event() -> impl Strategy<Value = Event> {
         prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
     prop_oneof![
         10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
-        2 => (0..9usize).prop_map(Event::Configure),
+        2 => (0..14usize).prop_map(Event::Configure),
         1 => prop_oneof![0..1_000_000i64, Just(-2_000_000i64)].prop_map(Event::Tick),
     ]
 }
