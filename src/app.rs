@@ -44,7 +44,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn start_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?} is not valid"))?;
+    // The watching library warns of every watch that ended with its folder, as it does whenever a
+    // ConfigMap is remounted. A filter that names it comes later and so wins.
+    let filter = format!("notify=error,{filter}");
+    let filter =
+        EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?} is not valid"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

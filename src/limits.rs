@@ -90,6 +90,8 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const HEADER_READ_MAX_S: u64 = 120;
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
+/// Most operators and brackets of a query, which bounds the recursion over it.
+pub const QUERY_LEVELS_MAX: usize = 100;
 /// Time for open requests to finish after a termination signal, seconds.
 pub const SHUTDOWN_GRACE_S: u64 = 10;
 /// Query times within this of now mean "now", ms: Prometheus's lookback, and the truncation of KEDA's

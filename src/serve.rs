@@ -39,6 +39,8 @@ pub struct Context {
     pub own: Arc<OwnMetrics>,
     /// Bytes of write requests that may still be taken in.
     pub write_bytes: Arc<Semaphore>,
+    /// Longest time a sender may take over one request body.
+    pub write_body_max: Duration,
     /// Reads the configuration again; says what went wrong.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -52,7 +54,8 @@ impl Context {
         reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     ) -> Self {
         let write_bytes = Arc::new(Semaphore::new(crate::limits::WRITE_INFLIGHT_MAX_BYTES));
-        Context { engine, wva_aliases, own, write_bytes, reload }
+        let write_body_max = Duration::from_secs(crate::limits::WRITE_BODY_MAX_S);
+        Context { engine, wva_aliases, own, write_bytes, write_body_max, reload }
     }
 }
 

@@ -48,6 +48,9 @@ pub enum WireError {
     },
 }
 
+/// No snappy block grows by more than this: its densest element makes 64 bytes of 3.
+const SNAPPY_RATIO_MAX: usize = 22;
+
 /// Decompresses a snappy block into `buffer`, which only ever grows, and returns the filled part.
 ///
 /// Both sizes are checked before anything is allocated: the announced length is read from the block's
@@ -61,6 +64,10 @@ pub fn decompress<'a>(body: &[u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], 
     let bytes = snap::raw::decompress_len(body).map_err(snappy)?;
     if bytes > WRITE_DECODED_MAX_BYTES {
         return Err(WireError::DecodedTooLarge { bytes, limit: WRITE_DECODED_MAX_BYTES });
+    }
+    if bytes > body.len() * SNAPPY_RATIO_MAX {
+        let what = format!("{} bytes cannot hold the {bytes} that they announce", body.len());
+        return Err(WireError::Snappy(what));
     }
     if buffer.len() < bytes {
         buffer.resize(bytes, 0);
@@ -81,7 +88,13 @@ mod tests {
         let mut buffer = Vec::new();
         let error = decompress(&bomb, &mut buffer).unwrap_err();
         assert!(matches!(error, WireError::DecodedTooLarge { .. }), "{error}");
+        // 32 MiB are allowed, but seven bytes cannot hold them.
+        let bomb = [0x80, 0x80, 0x80, 0x10, 0xfe, 0x01, 0x00];
+        let error = decompress(&bomb, &mut buffer).unwrap_err();
+        assert!(matches!(error, WireError::Snappy(_)), "{error}");
         assert_eq!(buffer.capacity(), 0);
+        let densest = snap::raw::Encoder::new().compress_vec(&vec![0; 32 << 20]).unwrap();
+        assert_eq!(decompress(&densest, &mut buffer).map(<[u8]>::len), Ok(32 << 20));
     }
 
     #[test]

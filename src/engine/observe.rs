@@ -4,6 +4,7 @@ use super::store::{Replica, Store, SubjectId, Window};
 use super::topology::VariantState;
 use crate::analyze::saturation::ReplicaLoad;
 use crate::analyze::tokens::{ReplicaTokens, SchedulerQueue};
+use crate::limits::{SILENCE_MIN_MS, SILENCE_UNKNOWN_MS};
 use crate::publish::{Fault, Health, Load};
 use crate::series::Signal;
 use crate::units::TimeMs;
@@ -152,7 +153,7 @@ impl Observed {
             health: Health {
                 faults: Vec::new(),
                 newest_sample: None,
-                stale_after_ms: crate::limits::SILENCE_MIN_MS,
+                stale_after_ms: SILENCE_MIN_MS,
                 joins: BTreeMap::new(),
             },
             active_at: None,
@@ -227,9 +228,11 @@ impl Sums {
     fn load(&self) -> Load {
         let per = |(sum, count): (f64, f64)| (count > 0.0).then(|| sum / count);
         let finished = self.finished.unwrap_or(0.0);
+        let prefilled = if self.ttft.1 > 0.0 { self.ttft.1 } else { finished };
         Load {
             arrival_rate_per_s: self.arrivals_per_s,
-            avg_prompt_tokens: self.prompt.and_then(|tokens| per((tokens, finished))),
+            // Prompt tokens are counted with the first token, long before the request has finished.
+            avg_prompt_tokens: self.prompt.and_then(|tokens| per((tokens, prefilled))),
             avg_generation_tokens: self.generation.and_then(|tokens| per((tokens, finished))),
             kv_usage_ratio: per((self.kv.0, f64::from(self.kv.1))),
             waiting: self.waiting,
@@ -269,6 +272,7 @@ pub fn observe(
     if let Some(target) = variant.target.and_then(|id| store.targets.get(id as usize)) {
         observed.health.newest_sample = Some(target.last_seen).filter(|time| *time > TimeMs::MIN);
     }
+    let mut silence = PodSilence::default();
     let mut mismatch = None;
     for id in &variant.replicas {
         let replica = &store.replicas[*id as usize];
@@ -288,7 +292,10 @@ pub fn observe(
         if readings.by_signal.iter().all(|reading| reading.rank == u8::MAX) {
             continue; // every series has ended: the pod is gone
         }
-        note_replica(&mut observed, replica);
+        if let Ok((_, way)) = replica.join {
+            *observed.health.joins.entry(way.as_str()).or_default() += 1;
+        }
+        silence.note(replica);
         sums.add(&readings);
         mismatch = mismatch.or_else(|| other_model(replica, &variant.config.model_id));
         match (readings.get(Signal::KvCacheUsage), readings.get(Signal::RequestsWaiting)) {
@@ -301,11 +308,12 @@ pub fn observe(
             (_, None) => *sums.missing.entry(Signal::RequestsWaiting).or_default() += 1,
         }
     }
-    if sums.replicas == 0
-        && let Some(target) = variant.target.and_then(|id| store.targets.get(id as usize))
-    {
-        observed.health.stale_after_ms = observed.health.stale_after_ms.max(target.interval.silence_ms());
-    }
+    let target = variant.target.and_then(|id| store.targets.get(id as usize));
+    observed.health.stale_after_ms = match (silence.ms(), target) {
+        (Some(silence), _) => silence,
+        (None, Some(target)) => target.interval.silence_ms(),
+        (None, None) => SILENCE_MIN_MS,
+    };
     observed.load = sums.load();
     observed.totals = sums.totals();
     let missing = sums.missing.iter();
@@ -325,10 +333,12 @@ fn token_readings(
     waiting: &Reading,
 ) -> ReplicaTokens {
     let total = replica.kv_capacity_tokens.unwrap_or(0.0);
-    let finished = readings.value(Signal::RequestsFinished).unwrap_or(0.0);
-    let per_request = |signal| match readings.value(signal) {
-        Some(tokens) if finished > 0.0 => tokens / finished,
-        _ => 0.0,
+    let count = |signal| readings.value(signal).filter(|count| *count > 0.0);
+    let finished = count(Signal::RequestsFinished);
+    // Prompt tokens are counted with the first token, long before the request has finished.
+    let prefilled = count(Signal::TimeToFirstTokenCount).or(finished);
+    let per_request = |signal, requests: Option<f64>| {
+        requests.and_then(|requests| Some(readings.value(signal)? / requests)).unwrap_or(0.0)
     };
     let hits = readings.value(Signal::PrefixCacheHits).unwrap_or(0.0);
     let queries = readings.value(Signal::PrefixCacheQueries).unwrap_or(0.0);
@@ -337,18 +347,33 @@ fn token_readings(
         total_kv_tokens: total as u64,
         tokens_in_use: (kv.value * total) as u64,
         queue_length: waiting.value,
-        avg_input_tokens: per_request(Signal::PromptTokens),
-        avg_output_tokens: per_request(Signal::GenerationTokens),
+        avg_input_tokens: per_request(Signal::PromptTokens, prefilled),
+        avg_output_tokens: per_request(Signal::GenerationTokens, finished),
         prefix_cache_hit_rate: if queries > 0.0 { (hits / queries).min(1.0) } else { 0.0 },
     }
 }
 
-fn note_replica(observed: &mut Observed, replica: &Replica) {
-    if let Ok((_, way)) = replica.join {
-        *observed.health.joins.entry(way.as_str()).or_default() += 1;
+/// How long a variant's pods may be silent before its input counts as stale.
+#[derive(Default)]
+struct PodSilence {
+    /// Longest among the pods that have shown their scrape interval.
+    known_ms: Option<i64>,
+    /// Some pod has only one sample yet; it is scraped like the others, if there are others.
+    has_unknown: bool,
+}
+
+impl PodSilence {
+    fn note(&mut self, replica: &Replica) {
+        match replica.interval.ms() {
+            Some(_) => self.known_ms = self.known_ms.max(Some(replica.interval.silence_ms())),
+            None => self.has_unknown = true,
+        }
     }
-    let silence = replica.interval.silence_ms();
-    observed.health.stale_after_ms = observed.health.stale_after_ms.max(silence);
+
+    /// `None` without pods.
+    fn ms(&self) -> Option<i64> {
+        self.known_ms.or_else(|| self.has_unknown.then_some(SILENCE_UNKNOWN_MS))
+    }
 }
 
 fn other_model(replica: &Replica, configured: &Arc<str>) -> Option<Arc<str>> {

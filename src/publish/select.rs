@@ -4,6 +4,7 @@ use super::exposition::write_value;
 use super::gauges::{FAMILIES, Family, labels};
 use super::{Board, Entry};
 use crate::config::VariantKey;
+use crate::limits::QUERY_LEVELS_MAX;
 use crate::units::TimeMs;
 use promql_parser::label::{METRIC_NAME, MatchOp, Matcher};
 use promql_parser::parser::{Expr, VectorSelector};
@@ -44,6 +45,11 @@ impl Selector {
     pub fn parse(query: &str) -> Result<Self, QueryError> {
         if query.trim().is_empty() {
             return Err(QueryError::BadData("the query is empty".into()));
+        }
+        if levels(query) > QUERY_LEVELS_MAX {
+            return Err(QueryError::Unsupported(format!(
+                "a query with more than {QUERY_LEVELS_MAX} operators and brackets is not evaluated here"
+            )));
         }
         Self::of(promql_parser::parser::parse(query).map_err(QueryError::BadData)?)
     }
@@ -155,5 +161,79 @@ impl Selector {
             let value = labels.iter().find(|(name, _)| *name == matcher.name).map_or("", |(_, value)| value);
             matcher.is_match(value)
         })
+    }
+}
+
+/// Upper bound on the depth of a query's syntax tree. The parser recurses over the tree, so an unbounded
+/// one would overflow the stack, which ends the process.
+fn levels(query: &str) -> usize {
+    let mut levels = 0;
+    let mut rest = query;
+    while let Some(character) = rest.chars().next() {
+        let length = match character {
+            '"' | '\'' | '`' => quoted(rest, character),
+            '#' => rest.find('\n').unwrap_or(rest.len()),
+            'a'..='z' | 'A'..='Z' | '_' | ':' => {
+                let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+                let word = &rest[..length.unwrap_or(rest.len())];
+                let operators = ["and", "or", "unless", "atan2"];
+                levels += usize::from(operators.iter().any(|operator| word.eq_ignore_ascii_case(operator)));
+                word.len()
+            }
+            _ => {
+                let is_level =
+                    "([+-*/%^<>".contains(character) || rest.starts_with("==") || rest.starts_with("!=");
+                levels += usize::from(is_level);
+                character.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    levels
+}
+
+/// Length of the string literal at the start of `text`; only the back quote knows no escapes.
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, character) in text.char_indices().skip(1) {
+        if escaped {
+            escaped = false;
+        } else if character == quote {
+            return at + 1;
+        } else {
+            escaped = character == '\\' && quote != '`';
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_query_is_refused_before_it_is_parsed() {
+        let times = |text: &str| text.repeat(20_000);
+        for deep in [
+            format!("{}x{}", times("("), times(")")),
+            format!("{}x", times("-")),
+            format!("x{}", times("+x")),
+            format!("x{}", times(" or x")),
+            format!("x{}", times("==x")),
+            format!("{}x{}", times("sum("), times(")")),
+            format!("x{}", times("[5m:1m]")),
+            format!("# \"\n{}", times("(")),
+            format!("x{{a=\"\\\"\"}} {}", times("-")),
+        ] {
+            let error = Selector::parse(&deep).unwrap_err();
+            assert!(matches!(error, QueryError::Unsupported(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn long_regular_expressions_are_not_deep() {
+        let names = "(a-b+)|".repeat(500);
+        let query = format!("inferno_desired_replicas{{variant_name=~\"{names}x\",a!~'({names}y)'}}");
+        Selector::parse(&query).unwrap();
     }
 }

@@ -5,7 +5,7 @@
 //! with `Retry-After`, because Prometheus drops data on 429.
 
 use super::Context;
-use crate::limits::{RETRY_AFTER_S, WRITE_BODY_MAX_S, WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
+use crate::limits::{RETRY_AFTER_S, WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
 use crate::runner::RunnerError;
 use crate::wire::{WireError, decompress};
 use axum::body::Body;
@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::SemaphorePermit;
 
 /// Buffers for decompressed requests, kept for reuse.
@@ -180,12 +180,12 @@ async fn read_body(context: &Context, request: Request) -> Result<(Vec<u8>, Sema
     let mut reserved = reserve(context, announced.unwrap_or(0))?;
     let mut collected = Vec::with_capacity(announced.unwrap_or(0));
     let mut body = request.into_body();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(WRITE_BODY_MAX_S);
+    let deadline = tokio::time::Instant::now() + context.write_body_max;
     loop {
         let frame = tokio::time::timeout_at(deadline, next_data(&mut body)).await.map_err(|_| {
             Refusal::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {WRITE_BODY_MAX_S} s"),
+                format!("the body did not arrive within {:?}", context.write_body_max),
             )
         })?;
         let Some(data) = frame? else { return Ok((collected, reserved)) };

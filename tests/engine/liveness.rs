@@ -1,6 +1,7 @@
 //! Who is there, who is gone, and what silence means.
 
 use crate::support::*;
+use inferno_sidecar::publish::Fault;
 use inferno_sidecar::units::TimeMs;
 
 fn pods(n: usize) -> Vec<Pod> {
@@ -223,4 +224,29 @@ fn series_that_never_said_anything_are_forgotten_too() {
         world.write(reports(f64::from(step) * 10.0, &pods(1)));
     }
     assert_eq!((world.engine.stats().series, world.engine.stats().replicas), (4, 1));
+}
+
+#[test]
+fn a_pod_with_a_single_sample_is_expected_as_often_as_the_others() {
+    let mut world = World::new(&variant("a", "m", ""));
+    for step in 0..5 {
+        world.write(reports(f64::from(step), &pods(1)).deployment("a", 2, 1));
+    }
+    world.write(reports(5.0, &pods(2)).deployment("a", 2, 2));
+    assert_eq!(world.decision("a").reporting, 2);
+    let health = &world.entry("a").health;
+    assert_eq!(health.worst_at(at(20.0)), None);
+    assert_eq!(health.worst_at(at(21.0)), Some(&Fault::Stale));
+}
+
+#[test]
+fn prompt_lengths_are_right_while_few_requests_have_finished() {
+    let mut world = World::new(&variant("a", "m", ""));
+    let own = [("model_name", "m"), ("namespace", NAMESPACE), ("pod", &*pods(1)[0].name)];
+    for (seconds, prefilled) in [(0.0, 0.0), (10.0, 50.0)] {
+        let scrape = reports(seconds, &pods(1)).deployment("a", 1, 1);
+        let scrape = scrape.with("vllm:prompt_tokens_total", &own, prefilled * 1000.0);
+        world.write(scrape.with("vllm:time_to_first_token_seconds_count", &own, prefilled));
+    }
+    assert_eq!(world.entry("a").load.avg_prompt_tokens, Some(1000.0));
 }

@@ -1,0 +1,9 @@
+//! The HTTP surface as its clients see it: the real router on a socket, good input and bad.
+
+mod admin;
+#[path = "../support/client.rs"]
+mod client;
+mod overload;
+mod query;
+mod server;
+mod write;

@@ -1,0 +1,127 @@
+//! More than can be taken: refused so that the sender tries again, and never lost.
+
+use crate::client::get;
+use crate::server::*;
+use axum::body::{Body, Bytes};
+use inferno_sidecar::limits::{WRITE_INFLIGHT_MAX_BYTES, WRITE_QUEUE_MAX};
+use inferno_sidecar::proto::WriteRequest;
+use prost::Message;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn assert_busy(answer: &crate::client::Answer) {
+    assert_eq!(answer.status, 503, "never 429: Prometheus would drop the data. {}", answer.text());
+    assert_eq!(answer.header("retry-after"), "1");
+    assert!(answer.text().contains("try again"), "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_asks_to_try_again() {
+    let server = Server::ready().await;
+    // Distinct series of known names keep the engine busy for long enough to fill its queue behind it.
+    let base = now_ms() - 30_000;
+    let pods: Vec<String> = (0..60_000).map(|pod| format!("other-7d9c5b8f6d-{pod}")).collect();
+    let timeseries = pods
+        .iter()
+        .map(|pod| {
+            let labels = [("__name__", "vllm:num_requests_running"), ("model_name", "m"), ("namespace", "n")];
+            one(&[&labels[..], &[("pod", pod)]].concat(), base, 1.0)
+        })
+        .collect();
+    let heavy = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
+    let len = heavy.len();
+    let mut heard = vec![server.engine.write(heavy, len).expect("there is room")];
+    let mut refused = false;
+    for _ in 0..100_000 {
+        match server.engine.write(Vec::new(), 0) {
+            Ok(answer) => heard.push(answer),
+            Err(_) => {
+                refused = true;
+                break;
+            }
+        }
+    }
+    assert!(refused && heard.len() > WRITE_QUEUE_MAX, "the queue has an end");
+    assert_busy(&server.write(vec![waiting(base, 1.0)]).await);
+    for answer in heard {
+        assert!(answer.await.expect("every accepted write is answered").outcome.is_ok());
+    }
+    let answer = server.write(vec![waiting(base, 5.0)]).await;
+    assert_eq!(answer.status, 204, "and then there is room again: {}", answer.text());
+}
+
+#[tokio::test]
+async fn too_many_bytes_under_way_ask_to_try_again() {
+    let server = Server::ready().await;
+    let all = u32::try_from(WRITE_INFLIGHT_MAX_BYTES).expect("the limit fits");
+    let taken = server.write_bytes.clone().acquire_many_owned(all).await.expect("never closed");
+    let answer = server.write(vec![waiting(now_ms(), 1.0)]).await;
+    assert_busy(&answer);
+    drop(taken);
+    assert_eq!(server.write(vec![waiting(now_ms(), 1.0)]).await.status, 204);
+    assert_eq!(server.write_bytes.available_permits(), WRITE_INFLIGHT_MAX_BYTES, "every byte is given back");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_not_waited_for() {
+    let server = Server::with(|context| context.write_body_max = Duration::from_millis(100)).await;
+    let answer = server.post(&PROMETHEUS, never_ending()).await;
+    assert_eq!(answer.status, 408, "{}", answer.text());
+    assert_eq!(server.write_bytes.available_permits(), WRITE_INFLIGHT_MAX_BYTES, "every byte is given back");
+}
+
+/// A body of which one byte arrives.
+pub fn never_ending() -> Body {
+    let (sender, channel) = tokio::sync::mpsc::channel::<Bytes>(1);
+    sender.try_send(Bytes::from_static(b"x")).expect("there is room");
+    // Leaked, so that the channel never closes.
+    std::mem::forget(sender);
+    Body::new(ChannelBody(channel))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_are_never_disturbed_by_writers() {
+    let server = Server::ready().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (address, done) = (server.address, done.clone());
+            tokio::spawn(async move {
+                let mut asked = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let answer = get(address, "/api/v1/query?query=inferno_desired_replicas").await.unwrap();
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    assert_eq!(crate::client::vector(&answer).len(), 3);
+                    let metrics = get(address, "/metrics").await.unwrap();
+                    assert_eq!(metrics.text().matches("\ninferno_desired_replicas{").count(), 3);
+                    asked += 1;
+                }
+                asked
+            })
+        })
+        .collect();
+    let base = now_ms() - 30_000;
+    for step in 0..200 {
+        assert_eq!(server.write(vec![waiting(base + step, 1.0)]).await.status, 204);
+    }
+    done.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.await.expect("no reader panics") > 0);
+    }
+}
+
+/// A body that ends when its channel closes.
+struct ChannelBody(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for ChannelBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|data| data.map(|data| Ok(hyper::body::Frame::data(data))))
+    }
+}

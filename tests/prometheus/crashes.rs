@@ -1,0 +1,89 @@
+//! Both sides are killed and started again while the load goes on.
+
+use crate::cluster::now;
+use crate::stack::{Prometheus, Sidecar};
+use crate::{L40S, SOON, World, keda_asks, llama_query, number, wait_for};
+use axum::http::StatusCode;
+use std::time::{Duration, Instant};
+
+/// The last decision comes back from the stream; until then the answer is 503 (held by the monitor).
+pub async fn the_sidecar_dies_and_comes_back(world: &mut World) {
+    let query = llama_query();
+    let before = world.cluster.status(L40S).current;
+    world.sidecar.process.kill();
+    keda_asks(world.sidecar.address, &query).await.expect_err("nobody answers");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let begun = Instant::now();
+    world.sidecar = Sidecar::start(world.sidecar.address, world.config.path()).await;
+    let first = wait_for("a decision after the restart", SOON, async || {
+        let answer = keda_asks(world.sidecar.address, &query).await.ok()?;
+        if answer.status != StatusCode::OK {
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+            assert_eq!(answer.json()["errorType"], "unavailable");
+            return None;
+        }
+        Some(number(&answer))
+    })
+    .await;
+    say!("sidecar's restart -> decision: {:.2} s", begun.elapsed().as_secs_f64());
+    assert!(first >= before, "{first} after the restart, {before} were there");
+    world.monitor.assert_no_complaint();
+}
+
+pub async fn prometheus_dies(world: &mut World) {
+    let query = llama_query();
+    world.prometheus.process.kill();
+    // What was under way arrives; after that the input is silent.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let held = number(&keda_asks(world.sidecar.address, &query).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(number(&keda_asks(world.sidecar.address, &query).await.unwrap()), held);
+    let age = world.sidecar.gauge("inferno_input_age_seconds", L40S).await.expect("an age is published");
+    assert!(age >= 1.5, "input age {age} s, two seconds after the stream stopped");
+}
+
+/// Long after the last sample the answer is still the last decision, and its input is called stale.
+pub async fn the_decision_is_held_without_input(world: &World) {
+    let query = llama_query();
+    let held = number(&keda_asks(world.sidecar.address, &query).await.unwrap());
+    wait_for("stale input reported", SOON, async || {
+        let healthy = world.sidecar.gauge("inferno_input_healthy", L40S).await.expect("health is published");
+        assert_eq!(number(&keda_asks(world.sidecar.address, &query).await.unwrap()), held);
+        (healthy == 0.0).then_some(())
+    })
+    .await;
+    let variant = world.sidecar.get("/api/v1/variants/llm/llama-8b-l40s").await.json();
+    assert_eq!(variant["input"]["healthy"], false);
+    assert_eq!(variant["input"]["faults"][0]["reason"], "stale", "{variant}");
+    let age = world.sidecar.gauge("inferno_input_age_seconds", L40S).await.expect("an age is published");
+    say!("input called stale at an age of {age} s, {held} replicas held");
+    world.monitor.assert_no_complaint();
+}
+
+/// Prometheus replays its log and streams on, now with a shorter batch deadline.
+pub async fn prometheus_comes_back(world: &mut World) {
+    let query = llama_query();
+    let begun = Instant::now();
+    world.prometheus =
+        Prometheus::start(world.data.path(), &world.cluster, world.sidecar.address, "100ms").await;
+    wait_for("healthy input", SOON, async || {
+        let healthy = world.sidecar.gauge("inferno_input_healthy", L40S).await;
+        (healthy == Some(1.0)).then_some(())
+    })
+    .await;
+    say!("Prometheus's restart -> healthy input: {:.1} s", begun.elapsed().as_secs_f64());
+    world.monitor.assert_no_complaint();
+
+    // Each replica that becomes ready under this load makes the next one wanted.
+    let held = number(&keda_asks(world.sidecar.address, &query).await.unwrap());
+    let decided = wait_for("a further rise", SOON, async || {
+        (number(&keda_asks(world.sidecar.address, &query).await.unwrap()) > held).then(now)
+    })
+    .await;
+    let variant = world.sidecar.get("/api/v1/variants/llm/llama-8b-l40s").await.json();
+    let cause = variant["decision"]["previous"]["changedAtMs"].as_i64().expect("a change has its time");
+    say!("batch deadline 100 ms: sample that caused a rise -> readable: {} ms", decided.0 - cause);
+    assert!(decided.0 - cause < 1_000, "a deadline of 100 ms does not explain this delay");
+    let all = world.prometheus.query("count(inferno_desired_replicas)").await.expect("answered");
+    assert_eq!(all[0]["value"][1], "3", "{all:?}");
+}

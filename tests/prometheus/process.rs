@@ -1,0 +1,85 @@
+//! Child processes that end with the test, whatever its outcome, and say what they logged if it failed.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Lines shown of a process when the test fails.
+const LINES_SHOWN: usize = 40;
+
+/// A running child process.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    pub fn start(name: &'static str, command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lock().expect("no writer panics").push(line);
+            }
+        });
+        Process { name, child, lines }
+    }
+
+    /// All lines so far that contain `part`.
+    pub fn lines(&self, part: &str) -> Vec<String> {
+        let lines = self.lines.lock().expect("no writer panics");
+        lines.iter().filter(|line| line.contains(part)).cloned().collect()
+    }
+
+    /// The first line that contains `part`.
+    pub async fn line(&self, part: &str) -> String {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(line) = self.lines(part).into_iter().next() {
+                return line;
+            }
+            assert!(Instant::now() < until, "{} has not logged {part:?}", self.name);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Resident memory, KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+
+    pub fn assert_running(&mut self) {
+        let ended = self.child.try_wait().expect("a child can be asked");
+        assert!(ended.is_none(), "{} has ended: {ended:?}", self.name);
+    }
+
+    /// Ends it as `kill -9` does: no signal handler runs.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let lines = self.lines.lock().map(|lines| lines.clone()).unwrap_or_default();
+            eprintln!("--- last lines of {}:", self.name);
+            for line in lines.iter().skip(lines.len().saturating_sub(LINES_SHOWN)) {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
