@@ -122,15 +122,25 @@ impl Engine {
     ) {
         let windows = Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms };
         for (index, id) in variants.iter().enumerate() {
-            let (count, cause) = &mut scratch.plan[index];
+            let (count, _) = &scratch.plan[index];
             let state = &scratch.states[index];
             let variant = &mut self.topology.variants[*id as usize];
             let asked = variant.decision.as_ref().map(|decision| decision.desired);
             let (settled, changes_at) = variant.stabilizer.settle(self.stream, *count, asked, windows);
             *deadline = (*deadline).min(changes_at);
-            if settled != *count {
-                (*count, *cause) = bounded((settled, Cause::Stabilizing), state);
+            if settled == *count {
+                continue;
             }
+            let settled = match asked {
+                // A plan by steps builds on what was asked for, so that a count in between would be taken
+                // for another step: it is followed whole or not at all.
+                Some(asked) if scratch.wishes.is_empty() => {
+                    let moving = asked != scratch.observed[index].pods;
+                    (asked, if moving { Cause::Transition } else { Cause::Stabilizing })
+                }
+                _ => (settled, Cause::Stabilizing),
+            };
+            scratch.plan[index] = bounded(settled, state);
         }
     }
 }
