@@ -15,6 +15,11 @@ pub const WINDOW_MS: i64 = 60_000;
 /// Span of data time over which a rise of the arrival rate is looked for, ms: the usual scrape interval.
 pub const RECENT_MS: i64 = 15_000;
 const _: () = assert!(RECENT_MS < WINDOW_MS);
+/// Time within which requests that wait should be worked off beside those that arrive, ms.
+pub const BACKLOG_DRAIN_MS: i64 = 15_000;
+/// Completed requests within the window from which their average length is believed: the first ones to
+/// complete are the short ones.
+pub const REQUESTS_MEASURED_MIN: f64 = 10.0;
 /// Most cells of one window: its memory bound, whatever the scrape interval.
 pub const WINDOW_CELLS_MAX: usize = 32;
 /// Samples closer together than this share a cell, ms. Windows are exact for scrape intervals from here
