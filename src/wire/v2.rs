@@ -246,16 +246,18 @@ pub fn read_refs(
 ) -> Result<RefsRead, WireError> {
     let mut reader = Reader::new(message, base);
     while let Some((number, value)) = reader.field()? {
-        match (number, value) {
-            (1, Value::Bytes(packed)) => {
-                if read_packed(packed, reader.offset() - packed.len(), refs, max)? == RefsRead::TooMany {
-                    return Ok(RefsRead::TooMany);
-                }
+        let read = match (number, value) {
+            (1, Value::Bytes(packed)) => read_packed(packed, reader.offset() - packed.len(), refs, max)?,
+            (1, Value::Varint(_)) if refs.len() == max => RefsRead::TooMany,
+            (1, Value::Varint(bits)) => {
+                refs.push(bits as u32);
+                RefsRead::All
             }
-            (1, Value::Varint(_)) if refs.len() == max => return Ok(RefsRead::TooMany),
-            (1, Value::Varint(bits)) => refs.push(bits as u32),
             (1, _) => return Err(wrong_type(&reader)),
-            _ => {}
+            _ => RefsRead::All,
+        };
+        if read == RefsRead::TooMany {
+            return Ok(read);
         }
     }
     Ok(RefsRead::All)
