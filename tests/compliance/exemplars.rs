@@ -58,7 +58,7 @@ async fn exemplar_validation() {
     let unnamed = nameless().sample(1.0).exemplar(1.0, &[TRACE]);
     receiver.refuses("no name", &[unnamed], [0; 3]).await;
     let empty = series("").sample(1.0).exemplar(1.0, &[TRACE]);
-    receiver.refuses("an empty name", &[empty.clone()], [0; 3]).await;
+    receiver.refuses("an empty name", std::slice::from_ref(&empty), [0; 3]).await;
     receiver.refuses("one of two", &[empty, counter().exemplar(1.0, &[TRACE])], [1, 0, 1]).await;
 }
 
