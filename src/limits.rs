@@ -4,6 +4,13 @@
 pub const WRITE_COMPRESSED_MAX_BYTES: usize = 32 << 20;
 /// Largest decompressed remote-write body accepted, bytes. Same as client_golang's receiver.
 pub const WRITE_DECODED_MAX_BYTES: usize = 32 << 20;
+/// Most symbols in the table of one remote-write 2.0 request. Prometheus sends a few thousand; the engine
+/// keeps notes of some 30 bytes on each while it reads the request.
+pub const WRITE_SYMBOLS_MAX: usize = 1 << 20;
+/// Room for this many symbols is kept between requests; what a larger request needed is given back.
+pub const WRITE_SYMBOLS_KEPT: usize = 1 << 16;
+const _: () = assert!(WRITE_SYMBOLS_KEPT <= WRITE_SYMBOLS_MAX);
+const _: () = assert!(WRITE_DECODED_MAX_BYTES <= u32::MAX as usize, "symbols are kept as 32-bit offsets");
 /// Most labels one series may carry; Prometheus itself warns far below this.
 pub const LABELS_PER_SERIES_MAX: usize = 256;
 /// Longest label name or value of a relevant series, bytes.

@@ -5,5 +5,9 @@ mod admin;
 mod client;
 mod overload;
 mod query;
+mod senders;
+#[path = "../support/server.rs"]
 mod server;
+#[path = "../support/table.rs"]
+mod table;
 mod write;
