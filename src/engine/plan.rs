@@ -124,7 +124,12 @@ impl Engine {
         scratch: &mut Scratch,
         deadline: &mut TimeMs,
     ) {
-        let windows = Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms };
+        // Saturation in place of a mode that lacks its input steps without windows, as it does by default.
+        let falls_back = config.mode != Mode::Saturation && scratch.wishes.is_empty();
+        let windows = match falls_back {
+            true => Windows::default(),
+            false => Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms },
+        };
         for (index, id) in variants.iter().enumerate() {
             let (count, _) = &scratch.plan[index];
             let state = &scratch.states[index];
