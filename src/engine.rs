@@ -19,6 +19,7 @@
 
 mod decide;
 mod ingest;
+mod limit;
 mod observe;
 mod plan;
 mod store;
@@ -38,7 +39,7 @@ use crate::units::TimeMs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Store, SubjectId};
-use topology::{ModelId, Topology};
+use topology::{ModelId, Topology, VariantId};
 
 /// A decision that changed a desired count, for the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +73,8 @@ pub struct Stats {
     pub models: usize,
     /// Models recomputed since the start.
     pub recomputations: u64,
+    /// Entries made since the start.
+    pub entries: u64,
 }
 
 /// Reused memory of one model's recomputation.
@@ -113,9 +116,13 @@ pub struct Engine {
     configured: bool,
     removed: Vec<VariantKey>,
     recomputations: u64,
+    entries: u64,
     sweep_cursor: usize,
     planner: Planner,
     token_memory: TokenMemory,
+    /// Entries of the variants planned anew, before the inventory has its say.
+    proposals: Vec<(VariantId, Entry)>,
+    cards: limit::Cards,
     scratch: Scratch,
 }
 
@@ -138,9 +145,12 @@ impl Engine {
             configured: false,
             removed: Vec::new(),
             recomputations: 0,
+            entries: 0,
             sweep_cursor: 0,
             planner: Planner::default(),
             token_memory: TokenMemory::default(),
+            proposals: Vec::new(),
+            cards: limit::Cards::default(),
             scratch: Scratch::default(),
         }
     }
@@ -148,6 +158,7 @@ impl Engine {
     /// Takes over a configuration with the problems found in it. Only touched models are recomputed.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot, problems: Arc<[Problem]>) {
         let change = self.topology.apply(snapshot);
+        self.cards.configure(&snapshot.inventory);
         self.problems = problems;
         self.configured = true;
         self.removed.extend(change.removed);
@@ -190,10 +201,11 @@ impl Engine {
         let mut dirty = std::mem::take(&mut self.dirty);
         for model in dirty.drain(..) {
             if self.topology.models.contains(model as usize) {
-                self.recompute(model, &mut next);
+                self.recompute(model);
             }
         }
         self.dirty = dirty;
+        self.share_cards(&mut next);
         self.publish_surroundings(&mut next);
         let mut board = next?;
         board.version += 1;
@@ -239,6 +251,7 @@ impl Engine {
             variants: self.topology.variants.len(),
             models: self.topology.models.len(),
             recomputations: self.recomputations,
+            entries: self.entries,
         }
     }
 

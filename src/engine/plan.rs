@@ -70,7 +70,7 @@ impl Engine {
         // An overdue change counts as what it is here: these modes do not wait for changes.
         let of = |(id, (state, observed)): (&VariantId, (&VariantState, &Observed))| {
             let variant = &self.topology.variants[*id as usize];
-            let desired = variant.decision.as_ref().map(|decision| decision.desired);
+            let desired = variant.plan.as_ref().map(|plan| plan.desired);
             let (current, pending) = (observed.pods, observed.pending);
             let state = VariantState { current, pending, desired, ..*state };
             PlanVariant { config: &variant.config, state, sizing: variant.sizing }
@@ -125,7 +125,7 @@ impl Engine {
             let (count, _) = &scratch.plan[index];
             let state = &scratch.states[index];
             let variant = &mut self.topology.variants[*id as usize];
-            let asked = variant.decision.as_ref().map(|decision| decision.desired);
+            let asked = variant.plan.as_ref().map(|plan| plan.desired);
             let (settled, changes_at) = variant.stabilizer.settle(self.stream, *count, asked, windows);
             *deadline = (*deadline).min(changes_at);
             if settled == *count {

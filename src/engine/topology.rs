@@ -85,7 +85,12 @@ pub struct VariantState {
     pub replicas: Vec<SubjectId>,
     /// Replica counts of its target, if they are streamed.
     pub target: Option<SubjectId>,
-    /// Last decision.
+    /// Replicas there are, as far as anybody can tell.
+    pub pods: u32,
+    /// Last plan: the decision as it would be with cards for everybody. Planning builds on it and never on
+    /// what was granted, so that a plan does not depend on what others claim.
+    pub plan: Option<Decision>,
+    /// Last decision: the plan held within the inventory.
     pub decision: Option<Decision>,
     /// Scaling decisions so far, by direction and reason.
     pub scalings: Vec<ScalingCount>,
@@ -110,6 +115,8 @@ pub struct ModelState {
     pub last_active: Option<TimeMs>,
     /// Since when the model is watched without a gap that could hide a request.
     pub watched_since: Option<TimeMs>,
+    /// Its variants are held within the inventory.
+    pub is_limited: bool,
     /// Is in the list of models to recompute.
     pub dirty: bool,
     /// Stream time at which it must be recomputed even without a sample.
@@ -151,6 +158,7 @@ impl Topology {
         self.remove_variants(snapshot, &mut change);
         for (key, config) in &snapshot.models {
             self.upsert_model(key, config, &mut change);
+            self.limit_model(key, snapshot.is_limited(key), &mut change);
         }
         for (key, config) in &snapshot.variants {
             self.upsert_variant(key, config, &mut change);
@@ -198,12 +206,21 @@ impl Topology {
             schedulers: Vec::new(),
             last_active: None,
             watched_since: None,
+            is_limited: false,
             dirty: false,
             deadline: TimeMs::MAX,
         }) as ModelId;
         self.model_ids.insert(key.clone(), id);
         change.touched.push(id);
         change.rejoin = true;
+    }
+
+    fn limit_model(&mut self, key: &ModelKey, is_limited: bool, change: &mut SnapshotChange) {
+        let Some(&id) = self.model_ids.get(key) else { return };
+        let model = &mut self.models[id as usize];
+        if std::mem::replace(&mut model.is_limited, is_limited) != is_limited {
+            change.touched.push(id);
+        }
     }
 
     fn upsert_variant(&mut self, key: &VariantKey, config: &Arc<Variant>, change: &mut SnapshotChange) {
@@ -223,7 +240,7 @@ impl Topology {
                 change.touched.push(state.model);
                 if state.config.target != config.target || state.model != model {
                     // Another target or model is another workload: its old decision says nothing.
-                    state.decision = None;
+                    (state.plan, state.decision) = (None, None);
                 }
                 let old_model = std::mem::replace(&mut state.model, model);
                 state.config = config.clone();
@@ -239,6 +256,8 @@ impl Topology {
                     model,
                     replicas: Vec::new(),
                     target: None,
+                    pods: 0,
+                    plan: None,
                     decision: None,
                     scalings: Vec::new(),
                     stabilizer: Stabilizer::default(),
@@ -290,8 +309,10 @@ impl Topology {
             earlier(&mut model.last_active);
             earlier(&mut model.watched_since);
         }
-        for decision in self.variants.iter_mut().filter_map(|(_, variant)| variant.decision.as_mut()) {
-            earlier(&mut decision.transition_since);
+        for (_, variant) in &mut self.variants {
+            for decision in variant.plan.iter_mut().chain(&mut variant.decision) {
+                earlier(&mut decision.transition_since);
+            }
         }
     }
 
