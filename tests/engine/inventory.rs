@@ -46,14 +46,14 @@ fn freed_cards_reach_a_waiting_variant_of_another_model_in_the_same_publication(
     // Only gold reports, and gives one replica back.
     let ended = Pod::new("gold", 1, "g");
     world.write_quietly(
-        Scrape::at(120.0)
+        Scrape::at(5.0)
             .deployment("gold", 1, 1)
             .pod(&Pod::new("gold", 0, "g").load(FINE, 0.0))
             .gone(&ended),
     );
     let after = world.engine.stats();
     assert_eq!(world.says("bronze"), "2 kv_saturation");
-    assert_eq!(world.decision("bronze").previous, Some((1, at(120.0))));
+    assert_eq!(world.decision("bronze").previous, Some((1, at(5.0))));
     assert_eq!(after.recomputations - before.recomputations, 1, "bronze is not planned anew");
 }
 
