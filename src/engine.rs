@@ -20,6 +20,7 @@
 mod decide;
 mod ingest;
 mod limit;
+mod nodes;
 mod observe;
 mod plan;
 mod store;
@@ -123,6 +124,8 @@ pub struct Engine {
     /// Entries of the variants planned anew, before the inventory has its say.
     proposals: Vec<(VariantId, Entry)>,
     cards: limit::Cards,
+    /// Something was said about a node's accelerators.
+    nodes_changed: bool,
     scratch: Scratch,
 }
 
@@ -151,6 +154,7 @@ impl Engine {
             token_memory: TokenMemory::default(),
             proposals: Vec::new(),
             cards: limit::Cards::default(),
+            nodes_changed: false,
             scratch: Scratch::default(),
         }
     }
@@ -205,6 +209,7 @@ impl Engine {
             }
         }
         self.dirty = dirty;
+        self.count_nodes();
         self.share_cards(&mut next);
         self.publish_surroundings(&mut next);
         let mut board = next?;

@@ -198,7 +198,7 @@ impl Engine {
             Subject::Scheduler { namespace, model } => {
                 SubjectRef::Scheduler(self.scheduler_subject(namespace, model))
             }
-            Subject::Node { .. } => SubjectRef::Node,
+            Subject::Node { name } => self.node_subject(name, classified),
         }
     }
 
@@ -404,8 +404,8 @@ impl Engine {
                 }
                 self.touch_joined(subject);
             }
-            SubjectRef::Scheduler(_) => self.touch_joined(subject),
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => {}
+            SubjectRef::Scheduler(_) | SubjectRef::Node(_) => self.touch_joined(subject),
+            SubjectRef::Owner(_) | SubjectRef::Unused(_) => {}
         }
     }
 
@@ -423,7 +423,11 @@ impl Engine {
             SubjectRef::Scheduler(id) => {
                 self.store.schedulers.get(id as usize).and_then(|scheduler| scheduler.model_id)
             }
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => None,
+            SubjectRef::Node(_) => {
+                self.nodes_changed = true;
+                None
+            }
+            SubjectRef::Owner(_) | SubjectRef::Unused(_) => None,
         };
         if let Some(model) = model {
             self.touch(model);

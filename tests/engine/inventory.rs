@@ -46,10 +46,7 @@ fn freed_cards_reach_a_waiting_variant_of_another_model_in_the_same_publication(
     // Only gold reports, and gives one replica back.
     let ended = Pod::new("gold", 1, "g");
     world.write_quietly(
-        Scrape::at(5.0)
-            .deployment("gold", 1, 1)
-            .pod(&Pod::new("gold", 0, "g").load(FINE, 0.0))
-            .gone(&ended),
+        Scrape::at(5.0).deployment("gold", 1, 1).pod(&Pod::new("gold", 0, "g").load(FINE, 0.0)).gone(&ended),
     );
     let after = world.engine.stats();
     assert_eq!(world.says("bronze"), "2 kv_saturation");
@@ -143,4 +140,38 @@ fn an_accelerator_that_the_capacity_does_not_list_has_no_cards_and_an_unknown_in
     assert_eq!(world.says("gold"), "2 kv_saturation");
     assert_eq!(world.faults("gold"), ["inventory_unknown"]);
     assert_eq!(world.decision("gold").cause, Cause::KvSaturation);
+}
+
+/// What kube-state-metrics says of a node.
+fn node(scrape: Scrape, name: &str, product: &str, cards: u32) -> Scrape {
+    let own = [("node", name), ("resource", "nvidia_com_gpu"), ("unit", "integer")];
+    scrape.with("kube_node_status_allocatable", &own, f64::from(cards)).with(
+        "kube_node_labels",
+        &[("node", name), ("label_nvidia_com_gpu_product", product)],
+        1.0,
+    )
+}
+
+#[test]
+fn without_a_stated_capacity_the_nodes_say_what_there_is() {
+    let mut world = World::new(&(variant("gold", "g", "") + &inventory("")));
+    world.write(fleet(Scrape::at(0.0), "gold", "g", 2, FULL));
+    assert_eq!(world.says("gold"), "3 kv_saturation");
+    let scrape = node(Scrape::at(1.0), "n1", "NVIDIA-H100-80GB-HBM3", 1);
+    world.write(node(scrape, "n2", "NVIDIA-A100-SXM4-80GB", 8));
+    assert_eq!(world.says("gold"), "2 inventory");
+    assert_eq!(world.faults("gold"), [] as [&str; 0]);
+    world.write(node(Scrape::at(2.0), "n3", "nvidia-h100-80gb", 2));
+    assert_eq!(world.says("gold"), "3 kv_saturation");
+    // A node without a product, and one that leaves.
+    world.write(Scrape::at(3.0).with("kube_node_labels", &[("node", "n4"), ("label_zone", "z")], 1.0));
+    let own = [("node", "n3"), ("resource", "nvidia_com_gpu"), ("unit", "integer")];
+    world.write(Scrape::at(4.0).with("kube_node_status_allocatable", &own, stale()));
+    assert_eq!(world.says("gold"), "2 inventory");
+    let own = [("node", "n1"), ("resource", "nvidia_com_gpu"), ("unit", "integer")];
+    world.write(Scrape::at(5.0).with("kube_node_status_allocatable", &own, stale()));
+    assert_eq!(
+        (world.says("gold").as_str(), world.faults("gold")),
+        ("3 kv_saturation", vec!["inventory_unknown"])
+    );
 }

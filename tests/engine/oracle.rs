@@ -30,6 +30,7 @@ enum Report {
     Owner { pod: usize, target: usize },
     Queue { model: usize, namespace: usize, size: u8 },
     Late { pod: usize, kv: u8, age_s: u8 },
+    Node { node: usize, product: usize, cards: Option<u8> },
 }
 
 const TARGETS: [&str; 4] = ["a", "b", "c", "d"];
@@ -189,6 +190,17 @@ fn add(scrape: Scrape, report: &Report, seconds: f64) -> Scrape {
             let own = [("namespace", ["llm", "far"][namespace]), ("target_model_name", MODELS[model])];
             scrape.with("llm_d_epp_flow_control_queue_size", &own, f64::from(size))
         }
+        Report::Node { node, product, cards } => {
+            let name = ["n0", "n1", "n2"][node];
+            let product = ["NVIDIA-H100-80GB-HBM3", "nvidia-tesla-a100"][product];
+            let own = [("node", name), ("resource", "nvidia_com_gpu")];
+            let cards = cards.map_or(stale(), f64::from);
+            scrape.with("kube_node_status_allocatable", &own, cards).with(
+                "kube_node_labels",
+                &[("node", name), ("label_nvidia_com_gpu_product", product)],
+                1.0,
+            )
+        }
         Report::Late { pod: number, kv, age_s } => {
             let pod = pod(number);
             let own = [("model_name", &*pod.model), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
@@ -212,6 +224,8 @@ fn report() -> impl Strategy<Value = Report> {
         1 => (pods.clone(), 0..4usize).prop_map(|(pod, target)| Report::Owner { pod, target }),
         2 => (0..3usize, 0..2usize, 0..5u8)
             .prop_map(|(model, namespace, size)| Report::Queue { model, namespace, size }),
+        1 => (0..3usize, 0..2usize, prop::option::weighted(0.8, 0..5u8))
+            .prop_map(|(node, product, cards)| Report::Node { node, product, cards }),
         1 => (pods, 0..=100u8, 0..90u8).prop_map(|(pod, kv, age_s)| Report::Late { pod, kv, age_s }),
     ]
 }
