@@ -44,6 +44,12 @@ pub const WARM_UP_MS: i64 = 30_000;
 pub const TRANSITION_MAX_MS: i64 = 600_000;
 const _: () = assert!(WARM_UP_MS < TRANSITION_MAX_MS);
 
+/// After a start, decisions are given out once the newest sample is at most this old, ms: a sender that
+/// works off its backlog first sends what was true some time ago.
+pub const CATCH_UP_MS: i64 = 90_000;
+/// A stream that is still older than that after this long, ms, is as fresh as it gets.
+pub const CATCH_UP_MAX_MS: i64 = 300_000;
+
 /// Most live relevant series; further ones are refused with 503 until old ones have ended.
 pub const SERIES_MAX: usize = 1_000_000;
 /// A series without samples for this long is forgotten, ms.

@@ -333,7 +333,7 @@ pub fn name_causes(
         let current = variant.state.current;
         let raised = saturation
             .and_then(|targets| targets.get(index))
-            .filter(|(count, cause)| *count == wish.replicas && cause.is_saturation());
+            .filter(|(count, cause)| *count == wish.replicas && *count > current && cause.is_saturation());
         if wish.replicas <= wish.analyzed {
             if wish.replicas < current && wish.cause != Cause::AtMaximum {
                 wish.cause = Cause::SpareCapacity;

@@ -119,6 +119,8 @@ pub fn write_board(writer: &mut Writer, board: &Board, now: TimeMs, aliases: boo
             (text, &**entry)
         })
         .collect();
+    // Numbers that an autoscaler acts on are not given out before they are of the present.
+    let not_ready = board.not_ready().is_some();
     let mut with_extra = String::new();
     for family in FAMILIES.iter().filter(|family| aliases || !family.alias) {
         let kind = match family.kind {
@@ -126,6 +128,9 @@ pub fn write_board(writer: &mut Writer, board: &Board, now: TimeMs, aliases: boo
             FamilyKind::Counter => "counter",
         };
         writer.family(family.name, family.help, kind);
+        if not_ready && family.vital {
+            continue;
+        }
         for (text, entry) in &rendered {
             family.samples(entry, now, |extra, value| {
                 if extra.is_empty() {
