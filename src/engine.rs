@@ -24,6 +24,7 @@ mod nodes;
 mod observe;
 mod plan;
 mod store;
+mod subjects;
 mod topology;
 
 pub use ingest::{Rejection, WriteReport};
@@ -356,13 +357,13 @@ impl Engine {
         }
         let mut moved = Vec::new();
         for (id, scheduler) in &mut self.store.schedulers {
-            let model = self.topology.model_of_queue(&scheduler.namespace, &scheduler.model);
-            let old = std::mem::replace(&mut scheduler.model_id, model);
-            if old != model {
-                moved.extend(old.into_iter().chain(model));
+            let models = self.topology.models_of_queue(&scheduler.namespace, &scheduler.model);
+            for model in &models {
+                self.topology.models[*model as usize].schedulers.push(id as SubjectId);
             }
-            if let Some(model) = model {
-                self.topology.models[model as usize].schedulers.push(id as SubjectId);
+            if models != scheduler.models {
+                moved.extend(models.iter().chain(&scheduler.models));
+                scheduler.models = models;
             }
         }
         for model in moved {

@@ -171,8 +171,22 @@ pub struct Evidence {
     pub scale_down_safe: bool,
     /// Requests that the scheduler holds back.
     pub scheduler_queue: Option<f64>,
+    /// Where the next replica of the model would be cheapest, and the second choice.
+    pub next_replica: [Option<NextReplica>; 2],
     /// Thresholds in force.
     pub thresholds: SaturationConfig,
+}
+
+/// What one more replica would cost: of the variants below their maximum the one with the least cost per
+/// capacity, or the least cost where some capacity is not known. Cards are not looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NextReplica {
+    /// Name of the variant.
+    pub variant: Arc<str>,
+    /// Cost of one replica.
+    pub cost: f64,
+    /// Cost of a replica per request per second that it carries; `None` where not all capacities are known.
+    pub cost_per_capacity: Option<f64>,
 }
 
 /// Load of a variant over the window; `None` where the input says nothing.

@@ -10,7 +10,7 @@ use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, SaturationConfig};
 use crate::limits::{TRANSITION_MAX_MS, WARM_UP_MS};
 use crate::optimize::enforcer::{Enforced, enforce};
-use crate::publish::{Cause, CurrentFrom, Decision, Entry, Evidence, Fault};
+use crate::publish::{Cause, CurrentFrom, Decision, Entry, Evidence, Fault, NextReplica};
 use crate::units::TimeMs;
 use std::sync::Arc;
 
@@ -81,7 +81,8 @@ impl Engine {
         self.stabilize(&config, variants, scratch, &mut deadline);
         hold_beside_a_change(scratch);
 
-        let evidence = Arc::new(evidence(scratch, &config, scheduler.queue, seen));
+        let next_replica = self.next_replica(variants, scratch);
+        let evidence = Arc::new(evidence(scratch, &config, scheduler.queue, seen, next_replica));
         for (index, variant) in variants.iter().enumerate() {
             let mut observed = std::mem::replace(&mut scratch.observed[index], Observed::nothing());
             deadline = deadline.min(observed.changes_at);
@@ -360,6 +361,7 @@ fn evidence(
     config: &ModelConfig,
     queue: Option<SchedulerQueue>,
     seen: DemandSeen,
+    next_replica: [Option<NextReplica>; 2],
 ) -> Evidence {
     let analysis = &scratch.analysis;
     Evidence {
@@ -372,6 +374,7 @@ fn evidence(
         reporting: analysis.total,
         scale_down_safe: analysis.scale_down_safe,
         scheduler_queue: queue.map(|queue| queue.size),
+        next_replica,
         thresholds: config.saturation.clone(),
     }
 }

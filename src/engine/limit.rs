@@ -60,7 +60,7 @@ impl Cards {
     pub fn set_nodes(&mut self, nodes: BTreeMap<String, u64>) {
         if self.nodes != nodes {
             self.nodes = nodes;
-            self.is_due |= self.is_active;
+            self.is_due |= self.is_active && self.config.capacity.is_empty();
         }
     }
 

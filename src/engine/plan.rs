@@ -11,6 +11,7 @@ use crate::config::{Mode, ModelConfig, ModelKey};
 use crate::optimize::cause::Cause;
 use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, name_causes};
 use crate::optimize::stabilize::Windows;
+use crate::publish::NextReplica;
 use crate::units::TimeMs;
 
 /// What the demand-driven analyzers were told, for the evidence.
@@ -142,6 +143,32 @@ impl Engine {
             };
             scratch.plan[index] = bounded(settled, state);
         }
+    }
+}
+
+impl Engine {
+    /// The two cheapest ways to one more replica; of equal ones that of the lesser name.
+    pub(super) fn next_replica(&self, variants: &[VariantId], scratch: &Scratch) -> [Option<NextReplica>; 2] {
+        let has_room = |index: &usize| scratch.plan[*index].0 < scratch.states[*index].max;
+        let capacity = |index: usize| capacity_per_s(&scratch.wishes, index).filter(|value| *value > 0.0);
+        let is_sized = (0..variants.len()).filter(has_room).all(|index| capacity(index).is_some());
+        let price = |index: usize| {
+            let cost = scratch.states[index].cost;
+            capacity(index).filter(|_| is_sized).map_or(cost, |capacity| cost / capacity)
+        };
+        let next = |taken: Option<usize>| {
+            let open = (0..variants.len()).filter(has_room).filter(|index| Some(*index) != taken);
+            open.min_by(|a, b| price(*a).total_cmp(&price(*b)).then(a.cmp(b)))
+        };
+        let first = next(None);
+        let second = first.and_then(|first| next(Some(first)));
+        [first, second].map(|found| {
+            found.map(|index| NextReplica {
+                variant: self.topology.variants[variants[index] as usize].config.key.name.clone(),
+                cost: scratch.states[index].cost,
+                cost_per_capacity: is_sized.then(|| price(index)),
+            })
+        })
     }
 }
 

@@ -191,8 +191,8 @@ pub struct Scheduler {
     pub model: Arc<str>,
     /// Its slots.
     pub slots: Vec<SlotId>,
-    /// The configured model that this is.
-    pub model_id: Option<ModelId>,
+    /// The configured models that this is, one per role.
+    pub models: Vec<ModelId>,
 }
 
 impl Default for Store {

@@ -2,7 +2,7 @@
 
 use super::store::{OwnedKey, Replica, Store, SubjectId};
 use crate::analyze::queueing::Sizing;
-use crate::config::{ModelConfig, ModelKey, Snapshot, TargetKind, Variant, VariantKey};
+use crate::config::{ModelConfig, ModelKey, Role, Snapshot, TargetKind, Variant, VariantKey};
 use crate::optimize::stabilize::Stabilizer;
 use crate::publish::{Decision, ScalingCount};
 use crate::series::podname;
@@ -331,17 +331,22 @@ impl Topology {
         self.by_namespace.get(namespace).map_or(&[], Vec::as_slice)
     }
 
-    /// Model whose requests a scheduler queue holds: that of the queue's namespace, or the only one of
-    /// that name when the queue's namespace has none.
-    pub fn model_of_queue(&self, namespace: &Arc<str>, model: &Arc<str>) -> Option<ModelId> {
-        let key = ModelKey { namespace: namespace.clone(), model_id: model.clone() };
-        if let Some(&id) = self.model_ids.get(&key) {
-            return Some(id);
+    /// Models whose requests a scheduler queue holds, one per role: those of the queue's namespace, or those of
+    /// the only namespace that has any of that name when the queue's has none.
+    pub fn models_of_queue(&self, namespace: &Arc<str>, model: &Arc<str>) -> Vec<ModelId> {
+        let of = |namespace: &Arc<str>| -> Vec<ModelId> {
+            let key = |role| ModelKey { namespace: namespace.clone(), model_id: model.clone(), role };
+            Role::ALL.into_iter().filter_map(|role| self.model_ids.get(&key(role)).copied()).collect()
+        };
+        let own = of(namespace);
+        if !own.is_empty() {
+            return own;
         }
-        let mut same_name = self.model_ids.iter().filter(|(key, _)| key.model_id == *model);
-        match (same_name.next(), same_name.next()) {
-            (Some((_, &id)), None) => Some(id),
-            _ => None,
+        let mut elsewhere =
+            self.model_ids.keys().filter(|key| key.model_id == *model).map(|key| &key.namespace);
+        match elsewhere.next() {
+            Some(first) if elsewhere.all(|other| other == first) => of(first),
+            _ => Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Decisions as JSON, with inputs and reasons: what `/api/v1/variants` answers.
 
-use super::{Board, CurrentFrom, Decision, Entry, Load};
+use super::{Board, CurrentFrom, Decision, Entry, Load, NextReplica};
 use crate::config::check::problem_json;
 use crate::units::TimeMs;
 use serde_json::{Value, json};
@@ -93,6 +93,7 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
         "name": &*variant.key.name,
         "variantId": &*entry.variant_id,
         "modelId": &*variant.model_id,
+        "role": variant.role.as_str(),
         "accelerator": &*variant.accelerator,
         "cost": variant.cost,
         "scaleTarget": {"kind": variant.target.kind.as_str(), "name": &*variant.target.name},
@@ -144,12 +145,22 @@ fn decision(decision: &Decision) -> Value {
             "scaleDownSafe": e.scale_down_safe,
             "schedulerQueue": e.scheduler_queue,
         },
+        "nextReplica": e.next_replica[0].as_ref().map(next_replica),
+        "runnerUp": e.next_replica[1].as_ref().map(next_replica),
         "thresholds": {
             "kvCacheThreshold": e.thresholds.kv_cache_threshold,
             "queueLengthThreshold": e.thresholds.queue_length_threshold,
             "kvSpareTrigger": e.thresholds.kv_spare_trigger,
             "queueSpareTrigger": e.thresholds.queue_spare_trigger,
         },
+    })
+}
+
+fn next_replica(next: &NextReplica) -> Value {
+    json!({
+        "variant": &*next.variant,
+        "cost": next.cost,
+        "costPerRequestPerSecond": next.cost_per_capacity,
     })
 }
 

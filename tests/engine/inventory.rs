@@ -175,3 +175,47 @@ fn without_a_stated_capacity_the_nodes_say_what_there_is() {
         ("3 kv_saturation", vec!["inventory_unknown"])
     );
 }
+
+/// A variant with a role.
+fn with_role(name: &str, role: &str, spec: &str) -> String {
+    variant(name, "m", spec).replace("labels: {", &format!("labels: {{llm-d.ai/role: {role}, "))
+}
+
+#[test]
+fn prefill_and_decode_are_planned_apart() {
+    let mut world =
+        World::new(&(with_role("p", "prefill", "") + &with_role("d", "decode", ", variantCost: 50")));
+    world.write(fleet(fleet(Scrape::at(0.0), "p", "m", 1, FULL), "d", "m", 3, 0.1));
+    assert_eq!((world.says("p").as_str(), world.says("d").as_str()), ("2 kv_saturation", "2 spare_capacity"));
+    assert_eq!(world.decision("p").evidence.reporting, 1);
+    // Each keeps its last replica, and a queued request wakes both.
+    let zero = with_role("p", "prefill", "") + &with_role("d", "decode", "") + &scale_to_zero("m", "60s");
+    world.configure(&zero);
+    let idle = |scrape: Scrape, target: &str| {
+        let scrape = scrape.deployment(target, 0, 0);
+        (0..3).fold(scrape, |scrape, n| scrape.gone(&Pod::new(target, n, "m")))
+    };
+    world.write(idle(idle(Scrape::at(5.0), "p"), "d").queue("m", 0.0));
+    for seconds in [30.0, 60.0, 90.0, 150.0] {
+        world.write(Scrape::at(seconds).deployment("p", 0, 0).deployment("d", 0, 0).queue("m", 0.0));
+    }
+    assert_eq!((world.decision("p").desired, world.decision("d").desired), (0, 0));
+    world.write(Scrape::at(160.0).queue("m", 2.0));
+    assert_eq!(
+        (world.says("p").as_str(), world.says("d").as_str()),
+        ("1 queued_at_zero", "1 queued_at_zero")
+    );
+}
+
+#[test]
+fn the_next_replica_and_the_runner_up_are_named() {
+    let dear =
+        variant("a", "m", ", variantCost: 50") + &variant("b", "m", ", variantCost: 5, maxReplicas: 1");
+    let mut world = World::new(&(dear + &variant("c", "m", ", variantCost: 20")));
+    let scrape = fleet(Scrape::at(0.0), "a", "m", 1, FINE);
+    world.write(fleet(fleet(scrape, "b", "m", 1, FINE), "c", "m", 1, FINE));
+    let evidence = world.decision("a").evidence;
+    let [next, runner_up] = evidence.next_replica.each_ref().map(|next| next.as_ref().unwrap());
+    assert_eq!((&*next.variant, next.cost), ("c", 20.0), "b is at its maximum");
+    assert_eq!((&*runner_up.variant, runner_up.cost), ("a", 50.0));
+}

@@ -94,6 +94,13 @@ fn scarce(number: usize) -> String {
         9 => sized("model") + &limits("capacity: {H100: 2}"),
         10 => sized("tokens") + &limits("capacity: {H100: 3}"),
         11 => sized("hybrid\n    scaleUpStabilization: 20s") + &limits("capacity: {H100: 4}"),
+        13 => {
+            let role = |text: String, role: &str| {
+                text.replace("labels: {", &format!("labels: {{llm-d.ai/role: {role}, "))
+            };
+            let split = role(variant("a", "m", ""), "prefill") + &role(variant("b", "m", ""), "decode");
+            split + &variant("c", "m", "") + &scale_to_zero("m", "40s") + &limits("capacity: {H100: 3}")
+        }
         12 => all + &scale_to_zero("m", "40s") + &limits("capacity: {H100: 2, A100: 1}"),
         _ => all + &limits(""),
     }
@@ -118,7 +125,7 @@ fn configuration(number: usize) -> String {
         10 => sized("tokens"),
         11 => sized("hybrid\n    scaleDownStabilization: 0s"),
         12 => sized("model\n    scaleUpStabilization: 20s"),
-        13..27 => scarce(number - 13),
+        13..28 => scarce(number - 13),
         _ => String::new(),
     }
 }
@@ -235,7 +242,7 @@ fn event() -> impl Strategy<Value = Event> {
         prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
     prop_oneof![
         10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
-        2 => (0..28usize).prop_map(Event::Configure),
+        2 => (0..29usize).prop_map(Event::Configure),
         1 => prop_oneof![0..1_000_000i64, Just(-2_000_000i64)].prop_map(Event::Tick),
     ]
 }
@@ -303,7 +310,7 @@ proptest! {
 
     #[test]
     fn incremental_equals_from_scratch(
-        first in 0..27usize,
+        first in 0..28usize,
         events in prop::collection::vec((event(), prop::bool::weighted(0.8)), 1..60),
     ) {
         let mut pair = Pair::new();
