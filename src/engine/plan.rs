@@ -136,8 +136,15 @@ impl Engine {
                 // A plan by steps builds on what was asked for, so that a count in between would be taken
                 // for another step: it is followed whole or not at all.
                 Some(asked) if scratch.wishes.is_empty() => {
-                    let moving = asked != scratch.observed[index].pods;
-                    (asked, if moving { Cause::Transition } else { Cause::Stabilizing })
+                    let observed = &scratch.observed[index];
+                    let is_silent = observed.reporting == 0 && observed.pods > 0;
+                    let cause = match asked != observed.pods {
+                        false => Cause::Stabilizing,
+                        // As saturation names what it holds for want of reports.
+                        true if is_silent => Cause::HoldInput,
+                        true => Cause::Transition,
+                    };
+                    (asked, cause)
                 }
                 _ => (settled, Cause::Stabilizing),
             };
