@@ -12,6 +12,9 @@ pub const LABEL_MAX_BYTES: usize = 4096;
 /// Span of data time that windows of replica signals cover, ms. The reference controller looks at the
 /// maximum over one minute for saturation.
 pub const WINDOW_MS: i64 = 60_000;
+/// Span of data time over which a rise of the arrival rate is looked for, ms: the usual scrape interval.
+pub const RECENT_MS: i64 = 15_000;
+const _: () = assert!(RECENT_MS < WINDOW_MS);
 /// Most cells of one window: its memory bound, whatever the scrape interval.
 pub const WINDOW_CELLS_MAX: usize = 32;
 /// Samples closer together than this share a cell, ms. Windows are exact for scrape intervals from here

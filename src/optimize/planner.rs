@@ -41,9 +41,10 @@ pub struct PlanVariant<'a> {
 }
 
 impl PlanVariant<'_> {
-    /// Replicas last asked for, else those that run.
+    /// Replicas last asked for, else those that run, as far as the bounds still allow them.
     fn asked(&self) -> u32 {
-        self.state.desired.unwrap_or(self.state.current)
+        let VariantState { current, desired, min, max, .. } = self.state;
+        desired.unwrap_or(current).clamp(min.min(max), max)
     }
 }
 
