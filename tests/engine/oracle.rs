@@ -93,7 +93,7 @@ fn scarce(number: usize) -> String {
         8 => sized("hybrid") + &limits("capacity: {H100: 3}"),
         9 => sized("model") + &limits("capacity: {H100: 2}"),
         10 => sized("tokens") + &limits("capacity: {H100: 3}"),
-        11 => sized("hybrid\n    scaleUpStabilization: 20s") + &limits("capacity: {H100: 4}"),
+        11 => sized("model\n    scaleUpStabilization: 20s") + &limits("capacity: {H100: 4}"),
         13 => {
             let role = |text: String, role: &str| {
                 text.replace("labels: {", &format!("labels: {{llm-d.ai/role: {role}, "))
