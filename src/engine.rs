@@ -24,6 +24,7 @@ mod limit;
 mod nodes;
 mod observe;
 mod plan;
+mod readings;
 mod store;
 mod subjects;
 mod topology;
