@@ -306,6 +306,16 @@ impl Entry {
     pub fn decided(&self) -> bool {
         self.decision.is_some()
     }
+
+    /// Why there is no decision as of `now`, for an entry without one.
+    pub fn undecided(&self, now: TimeMs) -> String {
+        let fault = self.health.worst_at(now).map(|fault| fault.explain(&self.variant));
+        format!(
+            "variant {} has no decision yet: {}",
+            self.variant.key,
+            fault.as_deref().unwrap_or("its inputs are incomplete")
+        )
+    }
 }
 
 impl Board {

@@ -133,12 +133,7 @@ impl Selector {
         // Prometheus renames our `namespace` when it scrapes; a query written for it works here too.
         base.push(("exported_namespace", &entry.variant.key.namespace));
         if family.vital && entry.decision.is_none() && self.matches_labels(&base) {
-            let fault = entry.health.worst_at(now).map(|fault| fault.explain(&entry.variant));
-            return Err(QueryError::NotReady(format!(
-                "variant {} has no decision yet: {}",
-                entry.variant.key,
-                fault.as_deref().unwrap_or("its inputs are incomplete")
-            )));
+            return Err(QueryError::NotReady(entry.undecided(now)));
         }
         family.samples(entry, now, |extra, value| {
             let mut all = base.clone();
