@@ -104,18 +104,24 @@ fn variant(number: usize) -> String {
     )
 }
 
-/// The count of a variant's replicas, which are all idle.
-fn replicas(number: usize, time: i64, count: u32) -> Vec<TimeSeries> {
+/// A variant's only replica, idle.
+fn idle(number: usize, time: i64) -> Vec<TimeSeries> {
+    replica(number, time, 0.0)
+}
+
+/// A variant's only replica with so many requests waiting.
+fn replica(number: usize, time: i64, waiting: f64) -> Vec<TimeSeries> {
     let (name, model) = (format!("v-{number}"), format!("m-{number}"));
     let mut series = Vec::new();
     for metric in ["vllm:kv_cache_usage_perc", "vllm:num_requests_waiting", "vllm:num_requests_running"] {
         let pod = format!("{name}-7d9c5b8f6d-bbbbb");
         let labels = [("__name__", metric), ("model_name", &*model), ("namespace", "llm"), ("pod", &*pod)];
-        series.push(one(&labels, time, 0.0));
+        let value = if metric == "vllm:num_requests_waiting" { waiting } else { 0.0 };
+        series.push(one(&labels, time, value));
     }
     for metric in ["kube_deployment_status_replicas", "kube_deployment_status_replicas_ready"] {
         let labels = [("__name__", metric), ("deployment", &*name), ("namespace", "llm")];
-        series.push(one(&labels, time, f64::from(count)));
+        series.push(one(&labels, time, 1.0));
     }
     series
 }
@@ -271,7 +277,7 @@ async fn a_stream_opened_early_waits_for_the_first_decision() {
     let mut stream = client.stream_is_active(object(&[("variantName", "v-0")])).await.unwrap().into_inner();
     let early = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;
     assert!(early.is_err(), "nothing is said before anything is known: {early:?}");
-    fleet.write(replicas(0, now_ms(), 1)).await;
+    fleet.write(idle(0, now_ms())).await;
     assert!(next(&mut stream).await);
     let error = client.is_active(object(&[("variantName", "v-1")])).await.unwrap_err();
     assert!(error.message().contains("llm/v-1 has no decision yet: no pod"), "{error}");
@@ -281,7 +287,7 @@ async fn a_stream_opened_early_waits_for_the_first_decision() {
 async fn a_stream_ends_when_its_variant_is_removed() {
     let fleet = Fleet::start(1).await;
     let mut client = connect(fleet.address).await;
-    fleet.write(replicas(0, now_ms(), 1)).await;
+    fleet.write(idle(0, now_ms())).await;
     let mut stream = client.stream_is_active(object(&[("variantName", "v-0")])).await.unwrap().into_inner();
     assert!(next(&mut stream).await);
     let nothing = resolve(&documents("fleet.yaml", ""), &Resolved::default()).snapshot;
@@ -293,7 +299,7 @@ async fn a_stream_ends_when_its_variant_is_removed() {
 async fn shutdown_ends_streams_without_an_error() {
     let fleet = Fleet::start(1).await;
     let mut client = connect(fleet.address).await;
-    fleet.write(replicas(0, now_ms(), 1)).await;
+    fleet.write(idle(0, now_ms())).await;
     let asked = object(&[("variantName", "v-0")]);
     let mut active = client.stream_is_active(asked.clone()).await.unwrap().into_inner();
     let mut spec = client.stream_metric_spec(asked).await.unwrap().into_inner();
@@ -333,7 +339,7 @@ async fn a_decision_is_pushed_within_milliseconds() {
     const VARIANTS: usize = 1000;
     let fleet = Fleet::start(VARIANTS).await;
     let base = now_ms() - 60_000;
-    fleet.write((0..VARIANTS).flat_map(|number| replicas(number, base, 1)).collect()).await;
+    fleet.write((0..VARIANTS).flat_map(|number| idle(number, base)).collect()).await;
     let mut client = connect(fleet.address).await;
     let (heard, mut messages) = tokio::sync::mpsc::unbounded_channel();
     for number in 0..VARIANTS {
@@ -348,20 +354,24 @@ async fn a_decision_is_pushed_within_milliseconds() {
             }
         });
     }
-    let mut latencies = Vec::new();
-    for step in 0..400_usize {
-        // Each variant is visited with 2 replicas first, and with 1 in the next round.
-        let (number, count) = (step % 200 * 5, 2 - step / 200);
-        let answered = fleet.write(replicas(number, base + 1 + step as i64, count as u32)).await;
+    let (mut from_sending, mut from_2xx) = (Vec::new(), Vec::new());
+    for step in 0..500_usize {
+        let number = step * 2;
+        let sending = Instant::now();
+        let answered = fleet.write(replica(number, base + 1 + step as i64, 20.0)).await;
         let message = tokio::time::timeout(Duration::from_secs(5), messages.recv()).await;
         let (of, active, at) = message.expect("a message arrives").expect("the streams are open");
-        assert_eq!((of, active), (number, count == 2));
+        assert_eq!((of, active), (number, true), "a saturated replica asks for a second");
         // A message that overtakes the answer took no time.
-        latencies.push(at.saturating_duration_since(answered));
+        from_2xx.push(at.saturating_duration_since(answered));
+        from_sending.push(at - sending);
     }
     assert!(messages.try_recv().is_err(), "nothing else was pushed");
-    latencies.sort_unstable();
-    let (half, most) = (latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100]);
-    println!("from 2xx to the message, {VARIANTS} streams open: p50 {half:?}, p99 {most:?}");
-    assert!(most < Duration::from_millis(100), "p99 {most:?}");
+    for (what, latencies) in [("the write's sending", &mut from_sending), ("its 2xx", &mut from_2xx)] {
+        latencies.sort_unstable();
+        let (half, most) = (latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100]);
+        println!("from {what} to the message, {VARIANTS} streams open: p50 {half:?}, p99 {most:?}");
+    }
+    // Far above what is measured, for busy machines.
+    assert!(from_2xx[from_2xx.len() * 99 / 100] < Duration::from_millis(100));
 }
