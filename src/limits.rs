@@ -92,6 +92,10 @@ pub const HEADER_READ_MAX_S: u64 = 120;
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
 /// Most operators and brackets of a query, which bounds the recursion over it.
 pub const QUERY_LEVELS_MAX: usize = 100;
+/// Most samples that one query may take from the board, or that one range may answer: its memory bound.
+pub const QUERY_SAMPLES_MAX: usize = 200_000;
+/// Most points in time of a range, as in Prometheus.
+pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Time for open requests to finish after a termination signal, seconds.
 pub const SHUTDOWN_GRACE_S: u64 = 10;
 /// Query times within this of now mean "now", ms: Prometheus's lookback, and the truncation of KEDA's

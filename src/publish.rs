@@ -6,6 +6,7 @@
 pub mod exposition;
 pub mod gauges;
 pub mod json;
+pub mod promql;
 pub mod select;
 
 use crate::config::{Mode, Problem, SaturationConfig, Variant, VariantKey};

@@ -3,9 +3,12 @@
 //! Handlers read the board and send events to the engine; they know nothing of how decisions are made.
 
 mod admin;
+mod form;
 mod keda;
 mod own;
 mod query;
+mod series;
+mod variants;
 mod write;
 
 pub use own::OwnMetrics;
@@ -78,9 +81,15 @@ pub fn router(context: Context) -> Router {
     Router::new()
         .route("/", get(admin::index))
         .route("/api/v1/write", post(write::write))
-        .route("/api/v1/query", get(query::query_get).post(query::query_post))
-        .route("/api/v1/variants", get(query::variants))
-        .route("/api/v1/variants/{namespace}/{name}", get(query::variant))
+        .route("/api/v1/query", get(query::instant).post(query::instant))
+        .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/series", get(series::series).post(series::series))
+        .route("/api/v1/labels", get(series::labels).post(series::labels))
+        .route("/api/v1/label/{name}/values", get(series::values))
+        .route("/api/v1/metadata", get(series::metadata))
+        .route("/api/v1/status/buildinfo", get(series::buildinfo))
+        .route("/api/v1/variants", get(variants::variants))
+        .route("/api/v1/variants/{namespace}/{name}", get(variants::variant))
         .route("/metrics", get(admin::metrics))
         .route("/-/healthy", get(admin::healthy))
         .route("/-/ready", get(admin::ready))
