@@ -5,8 +5,10 @@
 
 pub mod check;
 pub mod objects;
+mod problem;
 pub mod resolve;
 
+pub use problem::{Kept, Problem};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -463,51 +465,5 @@ impl Snapshot {
     /// model's saturation entry says so.
     pub fn is_limited(&self, model: &ModelKey) -> bool {
         self.inventory.limited || self.models.get(model).is_some_and(|model| model.saturation.enable_limiter)
-    }
-}
-
-/// A rejected piece of configuration. The last good value of the piece, if any, stays in force.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
-    /// File (and document) or cluster the piece came from.
-    pub origin: String,
-    /// Object as `Kind namespace/name`, or the file when it could not be parsed so far.
-    pub object: String,
-    /// Path of the field, e.g. `spec.modelProfile.accelerators[0].perfParms.decodeParms.alpha`.
-    pub field: String,
-    /// What is wrong, with the offending value.
-    pub reason: String,
-    /// What to do about it.
-    pub fix: String,
-    /// What is in force instead.
-    pub kept: Kept,
-}
-
-/// What is in force in place of a rejected piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
-    /// The last good value of the piece.
-    LastGood,
-    /// The documented default.
-    Default,
-    /// Nothing: the piece is ignored.
-    Nothing,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.origin)?;
-        if self.object != self.origin {
-            write!(f, ": {}", self.object)?;
-        }
-        if !self.field.is_empty() {
-            write!(f, ": {}", self.field)?;
-        }
-        write!(f, ": {}; {}", self.reason, self.fix)?;
-        match self.kept {
-            Kept::LastGood => write!(f, " (the last good value stays in force)"),
-            Kept::Default => write!(f, " (the default is in force)"),
-            Kept::Nothing => write!(f, " (ignored)"),
-        }
     }
 }

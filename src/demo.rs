@@ -21,11 +21,12 @@ mod tally;
 mod wall;
 
 use crate::app::terminated;
+use crate::config::Mode;
 use crate::config::objects::documents;
 use crate::config::resolve::{Resolved, resolve};
 use crate::emulate::Collector;
 use crate::emulate::fleet::Fleet;
-use crate::emulate::standard::{self, CONFIG_YAML, NAMESPACE};
+use crate::emulate::standard::{self, NAMESPACE, config_yaml};
 use crate::engine::Engine;
 use crate::options::DemoFlags;
 use crate::runner::{self, Clock};
@@ -67,7 +68,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 async fn play(plan: Plan, output: Output, json: bool) -> anyhow::Result<ExitCode> {
-    let server = Server::start().await?;
+    let server = Server::start(plan.mode).await?;
     let mut run = Run::new(plan, server.address, output);
     run.introduce(server.address)?;
     let stop = terminated();
@@ -107,11 +108,11 @@ struct Server {
 }
 
 impl Server {
-    async fn start() -> anyhow::Result<Self> {
+    async fn start(mode: Mode) -> anyhow::Result<Self> {
         let (engine, _thread) =
             runner::spawn(Engine::new(Arc::new(Dialects::with_extra(&[])?)), Clock::Samples)
                 .context("cannot start the engine's thread")?;
-        let resolved = resolve(&documents("demo.yaml", CONFIG_YAML), &Resolved::default());
+        let resolved = resolve(&documents("demo.yaml", &config_yaml(mode)), &Resolved::default());
         ensure!(resolved.problems.is_empty(), "the built-in configuration: {:?}", resolved.problems);
         engine.apply(resolved.snapshot, Arc::from([]))?;
         let listener =

@@ -30,6 +30,7 @@ pub use topology::{JoinWay, NoJoin};
 use crate::analyze::saturation::{ReplicaLoad, SaturationAnalysis, targets};
 use crate::analyze::tokens::{ReplicaTokens, TokenMemory};
 use crate::config::{Problem, Snapshot, VariantKey};
+use crate::limits::{CATCH_UP_MAX_MS, CATCH_UP_MS};
 use crate::optimize::planner::{Planner, Wish};
 use crate::publish::{Board, Cause, Direction, Entry, Unmatched};
 use crate::series::classify::Unused;
@@ -92,6 +93,17 @@ struct Scratch {
     observed: Vec<observe::Observed>,
 }
 
+/// Whether the stream has reached the present since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CatchingUp {
+    /// No relevant sample yet.
+    NotBegun,
+    /// Since this time by the clock.
+    Since(TimeMs),
+    /// It has.
+    Done,
+}
+
 /// The engine. See the module documentation for the rules of use.
 #[derive(Debug)]
 pub struct Engine {
@@ -111,6 +123,7 @@ pub struct Engine {
     scalings: Vec<Scaling>,
     problems: Arc<[Problem]>,
     configured: bool,
+    catching_up: CatchingUp,
     removed: Vec<VariantKey>,
     recomputations: u64,
     sweep_cursor: usize,
@@ -136,6 +149,7 @@ impl Engine {
             scalings: Vec::new(),
             problems: Arc::from([]),
             configured: false,
+            catching_up: CatchingUp::NotBegun,
             removed: Vec::new(),
             recomputations: 0,
             sweep_cursor: 0,
@@ -143,6 +157,20 @@ impl Engine {
             token_memory: TokenMemory::default(),
             scratch: Scratch::default(),
         }
+    }
+
+    /// Notes how far the stream is behind the clock after a write. A clock that is the stream itself
+    /// (`TimeMs::MAX`) is never behind.
+    fn note_catching_up(&mut self, now: TimeMs) {
+        let behind_ms = if now == TimeMs::MAX { 0 } else { now.since(self.stream) };
+        let began = match self.catching_up {
+            CatchingUp::Done => return,
+            _ if self.stream == TimeMs::MIN => return,
+            CatchingUp::NotBegun => now,
+            CatchingUp::Since(began) => began,
+        };
+        let done = behind_ms <= CATCH_UP_MS || now.since(began) > CATCH_UP_MAX_MS;
+        self.catching_up = if done { CatchingUp::Done } else { CatchingUp::Since(began) };
     }
 
     /// Takes over a configuration with the problems found in it. Only touched models are recomputed.
@@ -205,16 +233,19 @@ impl Engine {
     /// Puts what is not an entry on the board: configuration problems and what matched nothing.
     fn publish_surroundings(&mut self, next: &mut Option<Board>) {
         let current = next.as_ref().unwrap_or(&self.board);
+        let caught_up = self.catching_up == CatchingUp::Done;
         let first_sample = current.stream_time.is_none() && self.stream > TimeMs::MIN;
         let problems = !Arc::ptr_eq(&current.problems, &self.problems) && current.problems != self.problems;
         let unmatched = self.unmatched_changed.then(|| self.count_unmatched());
         self.unmatched_changed = false;
         let unmatched = unmatched.filter(|unmatched| *unmatched != *current.unmatched);
-        if current.configured == self.configured && !problems && unmatched.is_none() && !first_sample {
+        let same_state = (current.configured, current.caught_up) == (self.configured, caught_up);
+        if same_state && !problems && unmatched.is_none() && !first_sample {
             return;
         }
         let board = next.get_or_insert_with(|| Board::clone(&self.board));
         board.configured = self.configured;
+        board.caught_up = caught_up;
         board.problems = self.problems.clone();
         if let Some(unmatched) = unmatched {
             board.unmatched = Arc::new(unmatched);

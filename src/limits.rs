@@ -12,6 +12,9 @@ pub const LABEL_MAX_BYTES: usize = 4096;
 /// Span of data time that windows of replica signals cover, ms. The reference controller looks at the
 /// maximum over one minute for saturation.
 pub const WINDOW_MS: i64 = 60_000;
+/// Span of data time over which a rise of the arrival rate is looked for, ms: the usual scrape interval.
+pub const RECENT_MS: i64 = 15_000;
+const _: () = assert!(RECENT_MS < WINDOW_MS);
 /// Most cells of one window: its memory bound, whatever the scrape interval.
 pub const WINDOW_CELLS_MAX: usize = 32;
 /// Samples closer together than this share a cell, ms. Windows are exact for scrape intervals from here
@@ -43,6 +46,12 @@ pub const WARM_UP_MS: i64 = 30_000;
 /// new decisions, ms. Longer than the slowest usual pod start (8 minutes).
 pub const TRANSITION_MAX_MS: i64 = 600_000;
 const _: () = assert!(WARM_UP_MS < TRANSITION_MAX_MS);
+
+/// After a start, decisions are given out once the newest sample is at most this old, ms: a sender that
+/// works off its backlog first sends what was true some time ago.
+pub const CATCH_UP_MS: i64 = 90_000;
+/// A stream that is still older than that after this long, ms, is as fresh as it gets.
+pub const CATCH_UP_MAX_MS: i64 = 300_000;
 
 /// Most live relevant series; further ones are refused with 503 until old ones have ended.
 pub const SERIES_MAX: usize = 1_000_000;
@@ -90,6 +99,8 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const HEADER_READ_MAX_S: u64 = 120;
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
+/// Longest time a reader may take over one form body, seconds.
+pub const FORM_BODY_MAX_S: u64 = 10;
 /// Most operators and brackets of a query, which bounds the recursion over it.
 pub const QUERY_LEVELS_MAX: usize = 100;
 /// Most samples that one query may take from the board, or that one range may answer: its memory bound.

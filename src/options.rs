@@ -6,6 +6,7 @@ mod size;
 
 pub use size::{Generation, SizeFlags};
 
+use crate::config::Mode;
 use crate::config::resolve::go_duration_ms;
 use crate::runner::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -105,6 +106,9 @@ pub struct DemoFlags {
     /// Course of the load.
     #[arg(long, value_enum, default_value = "spike", env = "INFERNO_SCENARIO")]
     pub scenario: Scenario,
+    /// Analyzers that decide: saturation, tokens, model or hybrid.
+    #[arg(long, value_name = "MODE", default_value = "hybrid", env = "INFERNO_MODE", value_parser = mode)]
+    pub mode: Mode,
     /// Virtual length of the run, e.g. 10m, 90s, 1h30m or a number of seconds.
     #[arg(long, value_name = "DURATION", default_value = "10m", env = "INFERNO_DURATION", value_parser = duration_ms)]
     pub duration: i64,
@@ -142,6 +146,11 @@ pub struct CheckFlags {
     /// Print one JSON object instead of text.
     #[arg(long, env = "INFERNO_JSON")]
     pub json: bool,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let known = Mode::NAMES.iter().find(|(name, _)| *name == text);
+    known.map(|(_, mode)| *mode).ok_or_else(|| "must be saturation, tokens, model or hybrid".into())
 }
 
 fn speed(text: &str) -> Result<f64, String> {

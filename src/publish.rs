@@ -27,6 +27,8 @@ pub struct Board {
     pub stream_time: Option<TimeMs>,
     /// A configuration has been applied.
     pub configured: bool,
+    /// The stream has reached the present since the start.
+    pub caught_up: bool,
     /// Entries by variant.
     pub entries: OrdMap<VariantKey, Arc<Entry>>,
     /// Rejected pieces of configuration.
@@ -327,6 +329,11 @@ impl Board {
         }
         if self.stream_time.is_none() && !self.entries.is_empty() {
             return Some("no remote-write sample has arrived yet; check Prometheus's remote_write".into());
+        }
+        if !self.caught_up && !self.entries.is_empty() {
+            return Some(
+                "the sender is working off its backlog; its samples are not of the present yet".into(),
+            );
         }
         if !self.entries.is_empty() && !self.entries.values().any(|entry| entry.decided()) {
             return Some("no variant has a decision yet; see /api/v1/variants for what is missing".into());

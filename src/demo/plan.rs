@@ -1,6 +1,7 @@
 //! Flags to a checked plan: when the load changes, and whether the run is long enough to show an answer.
 
 use super::scaler::SYNC_MS;
+use crate::config::Mode;
 use crate::emulate::standard::{ScenarioKind, StandardOptions};
 use crate::options::{DemoFlags, Scenario};
 use anyhow::ensure;
@@ -17,6 +18,8 @@ const DURATION_MIN_MS: i64 = 60_000;
 pub struct Plan {
     /// Course of the load.
     pub scenario: ScenarioKind,
+    /// Analyzers that decide.
+    pub mode: Mode,
     /// Seed of the load.
     pub seed: u64,
     /// Length of the run.
@@ -62,6 +65,7 @@ impl Plan {
         );
         Ok(Plan {
             scenario,
+            mode: flags.mode,
             seed: flags.seed,
             duration_ms: flags.duration,
             startup_ms: flags.startup,
@@ -178,7 +182,7 @@ mod tests {
     use super::*;
 
     fn flags(scenario: Scenario, duration: i64, startup: i64) -> DemoFlags {
-        DemoFlags { scenario, duration, speed: 10.0, startup, seed: 1, json: false }
+        DemoFlags { scenario, mode: Mode::Hybrid, duration, speed: 10.0, startup, seed: 1, json: false }
     }
 
     #[test]

@@ -21,11 +21,12 @@ impl Summary {
     fn render_head(&self) -> String {
         let state = if self.completed { "" } else { ", stopped early" };
         format!(
-            "\nSummary: {}, {} of virtual time in {:.1} s ({:.1}x), seed {}{state}\n\n",
+            "\nSummary: {}, {} of virtual time in {:.1} s ({:.1}x), mode {}, seed {}{state}\n\n",
             self.scenario,
             span((self.played_s * 1000.0) as i64),
             self.wall.seconds,
             self.wall.speed,
+            self.mode,
             self.seed,
         )
     }

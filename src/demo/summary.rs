@@ -16,6 +16,8 @@ pub struct Summary {
     pub scenario: &'static str,
     /// Seed of the load.
     pub seed: u64,
+    /// Analyzers that decided.
+    pub mode: &'static str,
     /// Planned length.
     pub duration_s: f64,
     /// Length played.
@@ -227,6 +229,7 @@ impl Summary {
         Summary {
             scenario: plan.name(),
             seed: plan.seed,
+            mode: plan.mode.as_str(),
             duration_s: s(plan.duration_ms),
             played_s,
             completed: tally.at_ms >= plan.duration_ms,

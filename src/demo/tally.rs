@@ -374,13 +374,15 @@ pub fn quantile(values: &mut [f32], share: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mode;
     use crate::emulate::standard;
     use crate::options::{DemoFlags, Scenario};
 
     /// Books of a default run (load up from 2:00 to 6:00) and its fleet.
     fn tally() -> (Tally, Fleet) {
         let (scenario, duration, startup) = (Scenario::Spike, 600_000, 30_000);
-        let flags = DemoFlags { scenario, duration, speed: 10.0, startup, seed: 1, json: false };
+        let flags =
+            DemoFlags { scenario, mode: Mode::Hybrid, duration, speed: 10.0, startup, seed: 1, json: false };
         let plan = Plan::new(&flags).unwrap();
         let fleet = Fleet::new(standard::spec(&plan.fleet()));
         (Tally::new(plan, &fleet), fleet)

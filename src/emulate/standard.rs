@@ -6,11 +6,17 @@
 use super::load::{PoissonLoad, RequestShape, Scenario};
 use super::profile::{EngineProfile, IterationTime};
 use super::spec::{EngineVersion, FleetSpec, ModelSpec, NodeSpec, VariantSpec};
-use crate::config::SloTargets;
+use crate::config::{Mode, SloTargets};
 use crate::units::TimeMs;
 
 /// The matching configuration objects, as YAML documents.
 pub const CONFIG_YAML: &str = include_str!("../../config/demo.yaml");
+
+/// [`CONFIG_YAML`] with another mode for all models.
+pub fn config_yaml(mode: Mode) -> String {
+    CONFIG_YAML.replace("mode: hybrid", &format!("mode: {}", mode.as_str()))
+}
+
 /// Namespace of the demo's models.
 pub const NAMESPACE: &str = "llm";
 

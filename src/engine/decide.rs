@@ -428,7 +428,7 @@ fn hold_beside_a_change(scratch: &mut super::Scratch) {
     }
 }
 
-pub(super) fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
+fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
     if count > state.max {
         (state.max, Cause::MaxReplicas)
     } else if count < state.min {

@@ -80,6 +80,7 @@ impl Engine {
     pub fn write_v1(&mut self, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
         let mut report = WriteReport { counts: v1::check(request)?, ..WriteReport::default() };
         v1::walk(request, |series| self.take_series(&series, now, &mut report))?;
+        self.note_catching_up(now);
         self.sweep();
         Ok(report)
     }

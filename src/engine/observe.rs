@@ -4,6 +4,7 @@ use super::store::{Replica, Store, SubjectId, Window};
 use super::topology::VariantState;
 use crate::analyze::saturation::ReplicaLoad;
 use crate::analyze::tokens::{ReplicaTokens, SchedulerQueue};
+use crate::limits::{RECENT_MS, WINDOW_MS};
 use crate::limits::{SILENCE_MIN_MS, SILENCE_UNKNOWN_MS};
 use crate::publish::{Fault, Health, Load};
 use crate::series::Signal;
@@ -27,9 +28,21 @@ struct Reading {
     at_start: f64,
     /// Counter: span of the increase, ms.
     span_ms: i64,
+    /// Gauge: value when the short window began. Counter: increase over the short window.
+    recent: f64,
+    /// Counter: span of that increase, ms.
+    recent_span_ms: i64,
 }
 
-const NOTHING: Reading = Reading { rank: u8::MAX, value: 0.0, max: 0.0, at_start: 0.0, span_ms: 0 };
+const NOTHING: Reading = Reading {
+    rank: u8::MAX,
+    value: 0.0,
+    max: 0.0,
+    at_start: 0.0,
+    span_ms: 0,
+    recent: 0.0,
+    recent_span_ms: 0,
+};
 
 /// All signals of one subject at one moment.
 struct Readings {
@@ -52,28 +65,39 @@ impl Readings {
             let reading = match &slot.window {
                 Window::Gauge(gauge) => {
                     let Some((time, value)) = gauge.last() else { continue };
-                    readings.changes_at = readings.changes_at.min(gauge.changes_at(now));
+                    readings.changes_with(|span_ms| gauge.changes_at(now, span_ms));
                     if value > 0.0 && counts_requests(slot.signal) {
                         readings.active_at = readings.active_at.max(Some(time));
                     }
+                    let before = |span_ms| gauge.value_at(now - span_ms).unwrap_or(value);
                     let max = gauge.max(now).unwrap_or(value);
-                    let at_start = gauge.value_at(now - crate::limits::WINDOW_MS).unwrap_or(value);
-                    Reading { rank: slot.rank, value, max, at_start, span_ms: 0 }
+                    let (at_start, recent) = (before(WINDOW_MS), before(RECENT_MS));
+                    Reading { rank: slot.rank, value, max, at_start, recent, ..NOTHING }
                 }
                 Window::Counter(counter) => {
-                    readings.changes_at = readings.changes_at.min(counter.changes_at(now));
+                    readings.changes_with(|span_ms| counter.changes_at(now, span_ms));
                     if counts_requests(slot.signal) {
                         readings.active_at = readings.active_at.max(counter.grown_at());
                     }
-                    let increase = counter.increase(now);
-                    let (value, span_ms) = (increase.amount, increase.span_ms);
-                    Reading { rank: slot.rank, value, max: 0.0, at_start: 0.0, span_ms }
+                    let (long, recent) = (counter.increase(now, WINDOW_MS), counter.increase(now, RECENT_MS));
+                    Reading {
+                        rank: slot.rank,
+                        value: long.amount,
+                        span_ms: long.span_ms,
+                        recent: recent.amount,
+                        recent_span_ms: recent.span_ms,
+                        ..NOTHING
+                    }
                 }
                 Window::Info => continue,
             };
             readings.by_signal[slot.signal as usize].combine(slot.signal, reading);
         }
         readings
+    }
+
+    fn changes_with(&mut self, changes_at: impl Fn(i64) -> TimeMs) {
+        self.changes_at = self.changes_at.min(changes_at(WINDOW_MS)).min(changes_at(RECENT_MS));
     }
 
     fn get(&self, signal: Signal) -> Option<&Reading> {
@@ -95,6 +119,8 @@ impl Reading {
             self.max = merge(self.max, other.max);
             self.at_start = merge(self.at_start, other.at_start);
             self.span_ms = self.span_ms.max(other.span_ms);
+            self.recent = merge(self.recent, other.recent);
+            self.recent_span_ms = self.recent_span_ms.max(other.recent_span_ms);
         }
     }
 }
@@ -131,6 +157,8 @@ pub struct Observed {
     pub load: Load,
     /// Completed requests and their tokens over the window.
     pub totals: Totals,
+    /// Requests arriving per second, over the short window.
+    pub recent_arrivals_per_s: Option<f64>,
     /// State of the inputs, as far as the variant alone tells.
     pub health: Health,
     /// Newest time at which a request was seen.
@@ -150,6 +178,7 @@ impl Observed {
             pending: 0,
             load: Load::default(),
             totals: Totals::default(),
+            recent_arrivals_per_s: None,
             health: Health {
                 faults: Vec::new(),
                 newest_sample: None,
@@ -184,6 +213,7 @@ struct Sums {
     prompt: Option<f64>,
     generation: Option<f64>,
     arrivals_per_s: Option<f64>,
+    recent_arrivals_per_s: Option<f64>,
     ttft: (f64, f64),
     itl: (f64, f64),
     missing: BTreeMap<Signal, u32>,
@@ -207,7 +237,9 @@ impl Sums {
         add(&mut self.finished, readings.value(RequestsFinished));
         add(&mut self.prompt, readings.value(PromptTokens));
         add(&mut self.generation, readings.value(GenerationTokens));
-        add(&mut self.arrivals_per_s, arrival_rate_per_s(readings));
+        let (arrivals, recent) = arrival_rates_per_s(readings);
+        add(&mut self.arrivals_per_s, arrivals);
+        add(&mut self.recent_arrivals_per_s, recent);
         let pair = |sum, count| (readings.value(sum).unwrap_or(0.0), readings.value(count).unwrap_or(0.0));
         let (ttft, itl) = (
             pair(TimeToFirstTokenSum, TimeToFirstTokenCount),
@@ -245,16 +277,20 @@ impl Sums {
     }
 }
 
-/// Arrivals = completions + change of (running + waiting): completions alone flatten under overload
-/// while the queue grows.
-fn arrival_rate_per_s(readings: &Readings) -> Option<f64> {
-    let finished = readings.get(Signal::RequestsFinished)?;
-    if finished.span_ms <= 0 {
-        return None;
-    }
-    let change = |signal| readings.get(signal).map_or(0.0, |gauge| gauge.value - gauge.at_start);
-    let arrivals = finished.value + change(Signal::RequestsRunning) + change(Signal::RequestsWaiting);
-    Some(arrivals.max(0.0) * 1000.0 / finished.span_ms as f64)
+/// Arrival rates over the long and the short window. Arrivals = completions + change of (running +
+/// waiting): completions alone flatten under overload while the queue grows.
+fn arrival_rates_per_s(readings: &Readings) -> (Option<f64>, Option<f64>) {
+    let Some(finished) = readings.get(Signal::RequestsFinished) else { return (None, None) };
+    let change = |before: fn(&Reading) -> f64| -> f64 {
+        let gauges = [Signal::RequestsRunning, Signal::RequestsWaiting];
+        gauges.iter().filter_map(|s| readings.get(*s)).map(|gauge| gauge.value - before(gauge)).sum()
+    };
+    let rate =
+        |arrivals: f64, span_ms: i64| (span_ms > 0).then(|| arrivals.max(0.0) * 1000.0 / span_ms as f64);
+    (
+        rate(finished.value + change(|gauge| gauge.at_start), finished.span_ms),
+        rate(finished.recent + change(|gauge| gauge.recent), finished.recent_span_ms),
+    )
 }
 
 /// Reads one variant at stream time `now`; pushes the load of each reporting replica, with `index` as
@@ -316,6 +352,7 @@ pub fn observe(
     };
     observed.load = sums.load();
     observed.totals = sums.totals();
+    observed.recent_arrivals_per_s = sums.recent_arrivals_per_s;
     let missing = sums.missing.iter();
     observed
         .health

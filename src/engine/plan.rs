@@ -1,6 +1,5 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
-use super::decide::bounded;
 use super::observe::Observed;
 use super::topology::VariantId;
 use super::{Engine, Scratch};
@@ -111,8 +110,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies the stabilisation windows to the plan. Bounds come before, so that the plans compared are
-    /// those that could be carried out, and again after: they allow no delay.
+    /// Applies the stabilisation windows to a plan that is within bounds; bounds themselves allow no delay.
     pub(super) fn stabilize(
         &mut self,
         config: &ModelConfig,
@@ -125,13 +123,14 @@ impl Engine {
             let (count, _) = &scratch.plan[index];
             let state = &scratch.states[index];
             let variant = &mut self.topology.variants[*id as usize];
-            let asked = variant.decision.as_ref().map(|decision| decision.desired);
+            let within = |desired: u32| desired.clamp(state.min.min(state.max), state.max);
+            let asked = variant.decision.as_ref().map(|decision| within(decision.desired));
             let (settled, changes_at) = variant.stabilizer.settle(self.stream, *count, asked, windows);
             *deadline = (*deadline).min(changes_at);
             if settled == *count {
                 continue;
             }
-            let settled = match asked {
+            scratch.plan[index] = match asked {
                 // A plan by steps builds on what was asked for, so that a count in between would be taken
                 // for another step: it is followed whole or not at all.
                 Some(asked) if scratch.wishes.is_empty() => {
@@ -140,14 +139,19 @@ impl Engine {
                 }
                 _ => (settled, Cause::Stabilizing),
             };
-            scratch.plan[index] = bounded(settled, state);
         }
     }
 }
 
+/// The larger of the rates over the long and the short window: a rise is seen at once, a fall when it has
+/// lasted.
 fn arrival_rate_per_s(scratch: &Scratch) -> Option<f64> {
-    let rates = scratch.observed.iter().filter_map(|observed| observed.load.arrival_rate_per_s);
-    rates.fold(None, |sum, rate| Some(sum.unwrap_or(0.0) + rate))
+    let sum = |rate: fn(&Observed) -> Option<f64>| {
+        scratch.observed.iter().filter_map(rate).fold(None, |sum, rate| Some(sum.unwrap_or(0.0) + rate))
+    };
+    let long: Option<f64> = sum(|observed| observed.load.arrival_rate_per_s);
+    let recent: Option<f64> = sum(|observed| observed.recent_arrivals_per_s);
+    long.into_iter().chain(recent).reduce(f64::max)
 }
 
 /// Average request over all variants, weighted by completed requests.

@@ -40,9 +40,10 @@ pub struct PlanVariant<'a> {
 }
 
 impl PlanVariant<'_> {
-    /// Replicas last asked for, else those that run.
+    /// Replicas last asked for, else those that run, as far as the bounds still allow them.
     fn asked(&self) -> u32 {
-        self.state.desired.unwrap_or(self.state.current)
+        let VariantState { current, desired, min, max, .. } = self.state;
+        desired.unwrap_or(current).clamp(min.min(max), max)
     }
 }
 
@@ -333,7 +334,7 @@ pub fn name_causes(
         let current = variant.state.current;
         let raised = saturation
             .and_then(|targets| targets.get(index))
-            .filter(|(count, cause)| *count == wish.replicas && cause.is_saturation());
+            .filter(|(count, cause)| *count == wish.replicas && *count > current && cause.is_saturation());
         if wish.replicas <= wish.analyzed {
             if wish.replicas < current && wish.cause != Cause::AtMaximum {
                 wish.cause = Cause::SpareCapacity;

@@ -119,9 +119,14 @@ pub fn write_board(writer: &mut Writer, board: &Board, now: TimeMs, aliases: boo
             (text, &**entry)
         })
         .collect();
+    // Numbers that an autoscaler acts on are not given out before they are of the present.
+    let not_ready = board.not_ready().is_some();
     let mut with_extra = String::new();
     for family in FAMILIES.iter().filter(|family| aliases || !family.alias) {
         writer.family(family.name, family.help, family.kind.as_str());
+        if not_ready && family.vital {
+            continue;
+        }
         for (text, entry) in &rendered {
             family.samples(entry, now, |extra, value| {
                 if extra.is_empty() {

@@ -1,13 +1,15 @@
 //! Parameters of the query API, from a URL's query, a form body, or both.
 
 use super::api_error;
-use crate::limits::QUERY_MAX_BYTES;
+use crate::limits::{FORM_BODY_MAX_S, QUERY_MAX_BYTES};
+use crate::publish::promql::QueryError;
 use crate::units::TimeMs;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
+use std::time::Duration;
 
 /// Far beyond any sensible time and far within an i64 of milliseconds.
 const SECONDS_MAX: f64 = 1e12;
@@ -24,9 +26,12 @@ impl<S: Sync> FromRequest<S> for Form {
         let mut text = Vec::new();
         if request.method() == Method::POST {
             let body: Body = request.into_body();
-            let Ok(body) = Limited::new(body, QUERY_MAX_BYTES).collect().await else {
-                let message =
-                    format!("the form body must arrive whole and have at most {QUERY_MAX_BYTES} bytes");
+            let body = Limited::new(body, QUERY_MAX_BYTES).collect();
+            let Ok(Ok(body)) = tokio::time::timeout(Duration::from_secs(FORM_BODY_MAX_S), body).await else {
+                let message = format!(
+                    "the form body must have at most {QUERY_MAX_BYTES} bytes and arrive whole within \
+                     {FORM_BODY_MAX_S} s"
+                );
                 return Err(api_error(StatusCode::PAYLOAD_TOO_LARGE, "bad_data", &message));
             };
             text.extend_from_slice(&body.to_bytes());
@@ -55,18 +60,18 @@ impl Form {
     }
 
     /// A time: seconds since the epoch with fraction, or RFC 3339.
-    pub fn time(&self, name: &str) -> Result<Option<TimeMs>, Response> {
+    pub fn time(&self, name: &str) -> Result<Option<TimeMs>, Refusal> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let time = match text.parse::<f64>() {
             Ok(seconds) => (seconds.abs() <= SECONDS_MAX).then(|| TimeMs((seconds * 1000.0).round() as i64)),
             Err(_) => text.parse::<jiff::Timestamp>().ok().map(|time| TimeMs(time.as_millisecond())),
         };
         let message = "give seconds since the epoch or RFC 3339";
-        time.map(Some).ok_or_else(|| invalid(name, message))
+        time.map(Some).ok_or_else(|| Refusal::invalid(name, message))
     }
 
     /// A positive duration in milliseconds: seconds with fraction, or as in PromQL.
-    pub fn duration_ms(&self, name: &str) -> Result<Option<i64>, Response> {
+    pub fn duration_ms(&self, name: &str) -> Result<Option<i64>, Refusal> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let seconds = match text.parse::<f64>() {
             Ok(seconds) => Some(seconds),
@@ -74,27 +79,66 @@ impl Form {
         };
         let ms = seconds.filter(|seconds| *seconds <= SECONDS_MAX).map(|seconds| (seconds * 1000.0) as i64);
         let message = "give a duration above zero, in seconds or such as 15s";
-        ms.filter(|ms| *ms > 0).map(Some).ok_or_else(|| invalid(name, message))
+        ms.filter(|ms| *ms > 0).map(Some).ok_or_else(|| Refusal::invalid(name, message))
     }
 
     /// Most results wanted; 0 and none mean all.
-    pub fn limit(&self) -> Result<usize, Response> {
+    pub fn limit(&self) -> Result<usize, Refusal> {
         match self.text("limit").map(str::parse::<usize>) {
             None | Some(Ok(0)) => Ok(usize::MAX),
             Some(Ok(limit)) => Ok(limit),
-            Some(Err(_)) => Err(invalid("limit", "give a number from 0 up")),
+            Some(Err(_)) => Err(Refusal::invalid("limit", "give a number from 0 up")),
         }
     }
 }
 
-/// A parameter is not what it should be.
-pub fn invalid(name: &str, message: &str) -> Response {
-    api_error(StatusCode::BAD_REQUEST, "bad_data", &format!("invalid parameter \"{name}\": {message}"))
+/// Why a request is not answered, in the words of the Prometheus API.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
 }
 
-/// A parameter is not there.
-pub fn missing(name: &str) -> Response {
-    api_error(StatusCode::BAD_REQUEST, "bad_data", &format!("parameter \"{name}\" is missing"))
+impl Refusal {
+    fn bad_data(message: String) -> Self {
+        Refusal { status: StatusCode::BAD_REQUEST, kind: "bad_data", message }
+    }
+
+    /// A parameter is not what it should be.
+    pub fn invalid(name: &str, message: &str) -> Self {
+        Refusal::bad_data(format!("invalid parameter \"{name}\": {message}"))
+    }
+
+    /// A parameter is not there.
+    pub fn missing(name: &str) -> Self {
+        Refusal::bad_data(format!("parameter \"{name}\" is missing"))
+    }
+
+    /// The request is understood and cannot be carried out.
+    pub fn execution(message: &str) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Refusal { status, kind: "execution", message: message.to_owned() }
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        let message = error.to_string();
+        match error {
+            QueryError::BadData(_) => Refusal::bad_data(message),
+            QueryError::Unsupported(_) | QueryError::Failed(_) => Refusal::execution(&message),
+            QueryError::NotReady(_) => {
+                Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "unavailable", message }
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        api_error(self.status, self.kind, &self.message)
+    }
 }
 
 #[cfg(test)]

@@ -1,28 +1,28 @@
 //! `/api/v1/query` and `/api/v1/query_range`: PromQL over the board, in the form of the Prometheus API.
 
-use super::form::{Form, invalid, missing};
-use super::{Context, api_error, json_response};
+use super::form::{Form, Refusal};
+use super::{Context, json_response};
 use crate::limits::{QUERY_NOW_MS, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX};
 use crate::publish::exposition::write_value;
-use crate::publish::promql::{Labels, Query, QueryError, Value};
+use crate::publish::promql::{Labels, Query, Value};
 use crate::publish::select::View;
 use crate::runner::Clock;
 use crate::units::TimeMs;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
 /// `/api/v1/query`.
 pub async fn instant(State(context): State<Context>, form: Form) -> Response {
     context.own.query_asked();
-    evaluate(&context, &form, Asked::instant).unwrap_or_else(|refusal| refusal)
+    evaluate(&context, &form, Asked::instant).into_response()
 }
 
 /// `/api/v1/query_range`.
 pub async fn range(State(context): State<Context>, form: Form) -> Response {
     context.own.query_asked();
-    evaluate(&context, &form, Asked::range).unwrap_or_else(|refusal| refusal)
+    evaluate(&context, &form, Asked::range).into_response()
 }
 
 /// When a query is to be evaluated.
@@ -32,21 +32,21 @@ enum Asked {
 }
 
 impl Asked {
-    fn instant(form: &Form, now: TimeMs) -> Result<Self, Response> {
+    fn instant(form: &Form, now: TimeMs) -> Result<Self, Refusal> {
         Ok(Asked::At(form.time("time")?.unwrap_or(now)))
     }
 
-    fn range(form: &Form, _: TimeMs) -> Result<Self, Response> {
-        let start = form.time("start")?.ok_or_else(|| missing("start"))?;
-        let end = form.time("end")?.ok_or_else(|| missing("end"))?;
-        let step_ms = form.duration_ms("step")?.ok_or_else(|| missing("step"))?;
+    fn range(form: &Form, _: TimeMs) -> Result<Self, Refusal> {
+        let start = form.time("start")?.ok_or_else(|| Refusal::missing("start"))?;
+        let end = form.time("end")?.ok_or_else(|| Refusal::missing("end"))?;
+        let step_ms = form.duration_ms("step")?.ok_or_else(|| Refusal::missing("step"))?;
         if end < start {
-            return Err(invalid("end", "end timestamp must not be before start timestamp"));
+            return Err(Refusal::invalid("end", "end timestamp must not be before start timestamp"));
         }
         let points = end.since(start) / step_ms + 1;
         if points > QUERY_POINTS_MAX {
             let message = format!("more than {QUERY_POINTS_MAX} points per series; take a larger step");
-            return Err(invalid("step", &message));
+            return Err(Refusal::invalid("step", &message));
         }
         Ok(Asked::Range { start, step_ms, points })
     }
@@ -61,20 +61,19 @@ impl Asked {
 fn evaluate(
     context: &Context,
     form: &Form,
-    asked: impl Fn(&Form, TimeMs) -> Result<Asked, Response>,
-) -> Result<Response, Response> {
+    asked: impl Fn(&Form, TimeMs) -> Result<Asked, Refusal>,
+) -> Result<Response, Refusal> {
     let board = context.engine.board();
     let now = context.engine.clock.reader_now(&board);
-    let text = form.text("query").ok_or_else(|| missing("query"))?;
+    let text = form.text("query").ok_or_else(|| Refusal::missing("query"))?;
     let asked = asked(form, now)?;
     let limit = form.limit()?;
     if context.engine.clock == Clock::Wall && now.since(asked.earliest()) > QUERY_NOW_MS {
         let message = "history is not recorded; ask Prometheus for times more than 5 minutes ago";
-        return Err(api_error(StatusCode::UNPROCESSABLE_ENTITY, "execution", message));
+        return Err(Refusal::execution(message));
     }
     let view = View { board: &board, now, aliases: context.wva_aliases };
-    let value =
-        Query::parse(text).and_then(|query| query.evaluate(&view)).map_err(|error| refusal(&error))?;
+    let value = Query::parse(text)?.evaluate(&view)?;
     let (kind, mut result) = match asked {
         Asked::At(time) => rendered(value, time),
         Asked::Range { start, step_ms, points } => {
@@ -104,7 +103,7 @@ fn rendered(value: Value<'_>, time: TimeMs) -> (&'static str, Vec<Json>) {
 }
 
 /// The present values at every point in time: what is recorded has no other.
-fn repeated(value: Value<'_>, times: &[TimeMs], limit: usize) -> Result<Vec<Json>, Response> {
+fn repeated(value: Value<'_>, times: &[TimeMs], limit: usize) -> Result<Vec<Json>, Refusal> {
     let series = match value {
         Value::Scalar(value) => vec![(Json::Object(serde_json::Map::new()), number(value))],
         Value::Vector(samples) => {
@@ -113,7 +112,7 @@ fn repeated(value: Value<'_>, times: &[TimeMs], limit: usize) -> Result<Vec<Json
     };
     if series.len().min(limit).saturating_mul(times.len()) > QUERY_SAMPLES_MAX {
         let message = format!("the range has more than {QUERY_SAMPLES_MAX} samples; take a larger step");
-        return Err(api_error(StatusCode::UNPROCESSABLE_ENTITY, "execution", &message));
+        return Err(Refusal::execution(&message));
     }
     // One more than wanted shows that there are more.
     let series = series.into_iter().take(limit.saturating_add(1)).map(|(metric, value)| {
@@ -156,16 +155,6 @@ pub fn success_with(data: &Json, warnings: &[&str]) -> Response {
         answer["warnings"] = json!(warnings);
     }
     json_response(StatusCode::OK, &answer)
-}
-
-/// An error of a query as an answer.
-pub fn refusal(error: &QueryError) -> Response {
-    let (status, kind) = match error {
-        QueryError::BadData(_) => (StatusCode::BAD_REQUEST, "bad_data"),
-        QueryError::Unsupported(_) | QueryError::Failed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
-        QueryError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-    };
-    api_error(status, kind, &error.to_string())
 }
 
 #[cfg(test)]

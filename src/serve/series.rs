@@ -1,15 +1,15 @@
 //! What is there to ask for: series, labels and metadata, as Prometheus's API lists them. prometheus-adapter
 //! finds its metrics this way, Grafana fills its menus.
 
-use super::form::{Form, invalid, missing};
-use super::query::{metric, refusal, success_with, truncate};
+use super::form::{Form, Refusal};
+use super::query::{metric, success_with, truncate};
 use super::{Context, json_response};
 use crate::publish::gauges::{FAMILIES, Family};
 use crate::publish::promql::{Query, QueryError};
 use crate::publish::select::{Selector, View};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -48,13 +48,13 @@ fn listed(
     match_needed: bool,
     list: impl FnOnce(&View<'_>, &[Selector]) -> Result<Vec<Value>, QueryError>,
 ) -> Response {
-    let answer = || {
+    let answer = || -> Result<Response, Refusal> {
         form.time("start")?;
         form.time("end")?;
         let limit = form.limit()?;
         let mut selectors: Vec<Selector> = form.all("match[]").map(selector).collect::<Result<_, _>>()?;
         if selectors.is_empty() && match_needed {
-            return Err(missing("match[]"));
+            return Err(Refusal::missing("match[]"));
         }
         if selectors.is_empty() {
             selectors.push(Selector::everything());
@@ -62,18 +62,18 @@ fn listed(
         let board = context.engine.board();
         let now = context.engine.clock.reader_now(&board);
         let view = View { board: &board, now, aliases: context.wva_aliases };
-        let mut found = list(&view, &selectors).map_err(|error| refusal(&error))?;
+        let mut found = list(&view, &selectors)?;
         let warnings = truncate(&mut found, limit);
         Ok(success_with(&Value::Array(found), &warnings))
     };
     context.own.query_asked();
-    answer().unwrap_or_else(|refusal: Response| refusal)
+    answer().into_response()
 }
 
-fn selector(text: &str) -> Result<Selector, Response> {
+fn selector(text: &str) -> Result<Selector, Refusal> {
     Query::parse(text).and_then(Query::into_selector).map_err(|error| match error {
-        QueryError::BadData(why) => invalid("match[]", &why),
-        other => refusal(&other),
+        QueryError::BadData(why) => Refusal::invalid("match[]", &why),
+        other => other.into(),
     })
 }
 
@@ -81,7 +81,7 @@ fn selector(text: &str) -> Result<Selector, Response> {
 pub async fn metadata(State(context): State<Context>, form: Form) -> Response {
     let limit = match form.limit() {
         Ok(limit) => limit,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let wanted = form.text("metric");
     let families = FAMILIES.iter().filter(|family| context.wva_aliases || !family.alias);

@@ -270,7 +270,7 @@ pub(super) fn json(question: &Question, answer: &Answer) -> Value {
                 "target": target.target.to_string(),
                 "wanted_ms": target.wanted_ms,
                 "best_ms": target.best_ms,
-                "without": without.as_ref().map(|step| step_json(step)),
+                "without": without.as_ref().map(step_json),
             },
         }),
     };
@@ -308,8 +308,8 @@ fn sized_json(input: &AllocationInput, sized: &Sized) -> Value {
         "prefill_ms": at.prefill_ms,
         "response_ms": at.response_ms,
         "predicted": step_json(&sized.here),
-        "fewer": sized.fewer.as_ref().map(|step| step_json(step)),
-        "more": sized.more.as_ref().map(|step| step_json(step)),
+        "fewer": sized.fewer.as_ref().map(step_json),
+        "more": sized.more.as_ref().map(step_json),
     })
 }
 

@@ -83,24 +83,24 @@ impl Counter {
         self.cells.back().map(|cell| (cell.time, self.raw))
     }
 
-    /// Increase over the window that ends at `now`: from the newest sample at or before its start, or
-    /// the oldest one kept, to the newest one. Nothing is extrapolated.
-    pub fn increase(&self, now: TimeMs) -> Increase {
-        let (Some(base), Some(newest)) = (self.base(now - WINDOW_MS), self.cells.back()) else {
+    /// Increase over the `span_ms` that end at `now`, at most the window: from the newest sample at or
+    /// before the start, or the oldest one kept, to the newest one. Nothing is extrapolated.
+    pub fn increase(&self, now: TimeMs, span_ms: i64) -> Increase {
+        let after = self.after(now - span_ms);
+        let (Some(base), Some(newest)) = (self.cells.get(after.saturating_sub(1)), self.cells.back()) else {
             return Increase::default();
         };
         Increase { amount: newest.total - base.total, span_ms: newest.time.since(base.time) }
     }
 
-    fn base(&self, start: TimeMs) -> Option<&Cell> {
-        let after = self.cells.partition_point(|cell| cell.time <= start);
-        self.cells.get(after.saturating_sub(1))
+    /// Time from which the increase over `span_ms` may be smaller without a new sample.
+    pub fn changes_at(&self, now: TimeMs, span_ms: i64) -> TimeMs {
+        self.cells.get(self.after(now - span_ms)).map_or(TimeMs::MAX, |cell| cell.time + span_ms)
     }
 
-    /// Time from which the increase over the window may be smaller without a new sample.
-    pub fn changes_at(&self, now: TimeMs) -> TimeMs {
-        let after = self.cells.partition_point(|cell| cell.time <= now - WINDOW_MS);
-        self.cells.get(after).map_or(TimeMs::MAX, |cell| cell.time + WINDOW_MS)
+    /// Index of the first sample after `start`.
+    fn after(&self, start: TimeMs) -> usize {
+        self.cells.partition_point(|cell| cell.time <= start)
     }
 
     /// Samples as (time, increase since the first sample), oldest first, at cell resolution.
@@ -120,7 +120,7 @@ mod tests {
         for (time, value) in [(0, 100.0), (15_000, 130.0), (30_000, 5.0), (45_000, 12.0)] {
             counter.record(TimeMs(time), value);
         }
-        let increase = counter.increase(TimeMs(45_000));
+        let increase = counter.increase(TimeMs(45_000), WINDOW_MS);
         assert_eq!(increase, Increase { amount: 42.0, span_ms: 45_000 });
     }
 
@@ -130,7 +130,7 @@ mod tests {
         for (time, value) in [(0, 1.0), (10_000, 5.0), (10_000, 5.0), (5_000, 3.0), (20_000, 9.0)] {
             counter.record(TimeMs(time), value);
         }
-        assert_eq!(counter.increase(TimeMs(20_000)).amount, 8.0);
+        assert_eq!(counter.increase(TimeMs(20_000), WINDOW_MS).amount, 8.0);
     }
 
     proptest! {
@@ -152,7 +152,7 @@ mod tests {
                 let start = time - WINDOW_MS;
                 let base = all.iter().rposition(|(t, _)| *t <= start).unwrap_or(0);
                 let expected: f64 = all[base + 1..].iter().map(|(_, grown)| grown).sum();
-                prop_assert!((counter.increase(TimeMs(time)).amount - expected).abs() < 1e-6);
+                prop_assert!((counter.increase(TimeMs(time), WINDOW_MS).amount - expected).abs() < 1e-6);
                 prop_assert!(counter.cells.len() <= WINDOW_CELLS_MAX);
             }
         }

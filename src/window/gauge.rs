@@ -106,10 +106,10 @@ impl Gauge {
         self.cells.get(after.saturating_sub(1)).map(|cell| cell.last)
     }
 
-    /// Time from which answers about the window may differ without a new sample.
-    pub fn changes_at(&self, now: TimeMs) -> TimeMs {
-        let after = self.cells.partition_point(|cell| cell.time <= now - WINDOW_MS);
-        self.cells.get(after).map_or(TimeMs::MAX, |cell| cell.time + WINDOW_MS)
+    /// Time from which answers about the `span_ms` that end at `now` may differ without a new sample.
+    pub fn changes_at(&self, now: TimeMs, span_ms: i64) -> TimeMs {
+        let after = self.cells.partition_point(|cell| cell.time <= now - span_ms);
+        self.cells.get(after).map_or(TimeMs::MAX, |cell| cell.time + span_ms)
     }
 
     /// Forgets everything: the series has ended.
@@ -134,7 +134,7 @@ mod tests {
         gauge.record(TimeMs(0), 9.0);
         gauge.record(TimeMs(15_000), 1.0);
         assert_eq!(gauge.max(TimeMs(59_999)), Some(9.0));
-        assert_eq!(gauge.changes_at(TimeMs(59_999)), TimeMs(60_000));
+        assert_eq!(gauge.changes_at(TimeMs(59_999), WINDOW_MS), TimeMs(60_000));
         assert_eq!(gauge.max(TimeMs(60_000)), Some(1.0));
         assert_eq!(gauge.max(TimeMs(600_000)), Some(1.0));
     }

@@ -3,8 +3,10 @@
 use super::*;
 use crate::publish::exposition::write_value;
 
-/// Samples as `name{labels}` with a value.
-const TABLE: &[(&str, &[(&str, &str)], f64)] = &[
+/// Name, labels and value of a sample.
+type Row = (&'static str, &'static [(&'static str, &'static str)], f64);
+
+const TABLE: &[Row] = &[
     ("want", &[("ns", "a"), ("v", "x")], 3.0),
     ("want", &[("ns", "a"), ("v", "y")], 5.0),
     ("want", &[("ns", "b"), ("v", "z")], -1.5),

@@ -109,3 +109,86 @@ pub async fn closed(closing: Option<Closing>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::ScaledObjectRef;
+    use super::*;
+    use crate::config::objects::documents;
+    use crate::config::resolve::{Resolved, resolve};
+    use crate::emulate::standard::CONFIG_YAML;
+    use crate::engine::Engine;
+    use crate::proto::{Label, Sample, TimeSeries, WriteRequest};
+    use crate::runner::{self, Clock};
+    use crate::series::dialect::Dialects;
+    use futures_util::StreamExt;
+    use prost::Message;
+    use std::sync::Arc;
+
+    /// An engine that has decided on one replica of a variant.
+    async fn decided() -> Handle {
+        let engine = Engine::new(Arc::new(Dialects::built_in()));
+        let (engine, _thread) = runner::spawn(engine, Clock::Samples).expect("a thread");
+        let resolved = resolve(&documents("demo.yaml", CONFIG_YAML), &Resolved::default());
+        engine.apply(resolved.snapshot, Arc::from([])).expect("the engine runs");
+        let name = "qwen-14b-h100";
+        let series = |pairs: &[(&str, &str)], value| TimeSeries {
+            labels: pairs
+                .iter()
+                .map(|(name, value)| Label { name: (*name).into(), value: (*value).into() })
+                .collect(),
+            samples: vec![Sample { value, timestamp: 1_767_225_600_000 }],
+            ..TimeSeries::default()
+        };
+        let mut timeseries = Vec::new();
+        for metric in ["vllm:kv_cache_usage_perc", "vllm:num_requests_waiting", "vllm:num_requests_running"] {
+            let pod = format!("{name}-7d9c5b8f6d-bbbbb");
+            let labels = [
+                ("__name__", metric),
+                ("model_name", "Qwen/Qwen3-14B"),
+                ("namespace", "llm"),
+                ("pod", &*pod),
+            ];
+            timeseries.push(series(&labels, 0.0));
+        }
+        for metric in ["kube_deployment_status_replicas", "kube_deployment_status_replicas_ready"] {
+            timeseries.push(series(&[("__name__", metric), ("deployment", name), ("namespace", "llm")], 1.0));
+        }
+        let message = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
+        let len = message.len();
+        let done = engine.write(message, len).expect("there is room").await.expect("answered");
+        assert!(done.outcome.is_ok());
+        engine
+    }
+
+    async fn stream(threshold: &str) -> impl Stream<Item = Result<bool, Status>> {
+        let pairs = [("variantName", "qwen-14b-h100"), ("activationThreshold", threshold)];
+        let object = ScaledObjectRef {
+            name: "x".into(),
+            namespace: "llm".into(),
+            scaler_metadata: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        };
+        let trigger = Trigger::parse(&object).expect("valid");
+        Box::pin(Push::new(trigger, decided().await, None).into_stream())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_active_target_is_repeated() {
+        let mut stream = stream("0").await;
+        assert!(stream.next().await.unwrap().unwrap());
+        for _ in 0..3 {
+            let before = Instant::now();
+            assert!(stream.next().await.unwrap().unwrap());
+            let waited = before.elapsed();
+            assert!(waited >= REPEAT && waited < REPEAT + Duration::from_millis(100), "{waited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_inactive_target_is_told_once() {
+        let mut stream = stream("1").await;
+        assert!(!stream.next().await.unwrap().unwrap());
+        let more = tokio::time::timeout(10 * REPEAT, stream.next()).await;
+        assert!(more.is_err(), "{more:?}");
+    }
+}

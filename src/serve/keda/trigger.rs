@@ -96,15 +96,17 @@ impl Trigger {
 
     /// Replicas wanted as of `now`.
     pub fn desired(&self, board: &Board, now: TimeMs) -> Result<u32, Status> {
-        let reason = || board.not_ready().unwrap_or_default();
-        if !board.configured {
-            return Err(Status::unavailable(reason()));
+        let not_ready = board.not_ready();
+        if let (Some(why), false) = (&not_ready, board.configured) {
+            return Err(Status::unavailable(why));
         }
         let entry = self.find(board)?;
-        match &entry.decision {
-            Some(decision) => Ok(decision.desired),
-            None if board.stream_time.is_none() => Err(Status::unavailable(reason())),
-            None => Err(Status::unavailable(entry.undecided(now))),
+        match (&entry.decision, not_ready) {
+            (Some(decision), None) => Ok(decision.desired),
+            // A decision of a past that the sender is working off, for one.
+            (Some(_), Some(why)) => Err(Status::unavailable(why)),
+            (None, Some(why)) if board.stream_time.is_none() => Err(Status::unavailable(why)),
+            (None, _) => Err(Status::unavailable(entry.undecided(now))),
         }
     }
 
