@@ -284,6 +284,21 @@ async fn a_stream_opened_early_waits_for_the_first_decision() {
 }
 
 #[tokio::test]
+async fn a_backlog_is_unavailable_until_it_is_worked_off() {
+    let fleet = Fleet::start(1).await;
+    let mut client = connect(fleet.address).await;
+    let asked = object(&[("variantName", "v-0")]);
+    let mut stream = client.stream_is_active(asked.clone()).await.unwrap().into_inner();
+    fleet.write(idle(0, now_ms() - 120_000)).await;
+    let error = client.is_active(asked.clone()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.message().contains("backlog"), "{error}");
+    fleet.write(idle(0, now_ms())).await;
+    assert!(next(&mut stream).await, "and nothing was pushed before");
+    assert!(client.is_active(asked).await.unwrap().into_inner().result);
+}
+
+#[tokio::test]
 async fn a_stream_ends_when_its_variant_is_removed() {
     let fleet = Fleet::start(1).await;
     let mut client = connect(fleet.address).await;
