@@ -2,7 +2,7 @@
 //! when something a reader can see has changed.
 //!
 //! # Calling order
-//! [`Engine::write_v1`], [`Engine::apply_snapshot`] and [`Engine::tick`] take an event and the clock's
+//! [`Engine::write`], [`Engine::apply_snapshot`] and [`Engine::tick`] take an event and the clock's
 //! `now`; [`Engine::publish`] then recomputes what the events touched and returns the board if it
 //! changed. Several events may share one `publish`. `now` may jump; it is used only to bound sample times.
 //!
@@ -19,12 +19,14 @@
 
 mod decide;
 mod ingest;
+mod ingest_v2;
 mod observe;
 mod plan;
 mod store;
+mod subjects;
 mod topology;
 
-pub use ingest::{Rejection, WriteReport};
+pub use ingest::{Rejection, WriteReport, Written};
 pub use topology::{JoinWay, NoJoin};
 
 use crate::analyze::saturation::{ReplicaLoad, SaturationAnalysis, targets};
@@ -130,6 +132,7 @@ pub struct Engine {
     planner: Planner,
     token_memory: TokenMemory,
     scratch: Scratch,
+    interned: ingest_v2::Interned,
 }
 
 impl Engine {
@@ -156,6 +159,7 @@ impl Engine {
             planner: Planner::default(),
             token_memory: TokenMemory::default(),
             scratch: Scratch::default(),
+            interned: ingest_v2::Interned::default(),
         }
     }
 

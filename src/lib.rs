@@ -34,4 +34,9 @@ pub mod wire;
 pub mod proto {
     #![allow(missing_docs)]
     include!(concat!(env!("OUT_DIR"), "/prometheus.rs"));
+
+    /// Remote-write 2.0.
+    pub mod v2 {
+        include!(concat!(env!("OUT_DIR"), "/io.prometheus.write.v2.rs"));
+    }
 }

@@ -4,6 +4,13 @@
 pub const WRITE_COMPRESSED_MAX_BYTES: usize = 32 << 20;
 /// Largest decompressed remote-write body accepted, bytes. Same as client_golang's receiver.
 pub const WRITE_DECODED_MAX_BYTES: usize = 32 << 20;
+/// Most symbols in the table of one remote-write 2.0 request. Prometheus sends a few thousand; the engine
+/// keeps notes of some 30 bytes on each while it reads the request.
+pub const WRITE_SYMBOLS_MAX: usize = 1 << 20;
+/// Room for this many symbols is kept between requests; what a larger request needed is given back.
+pub const WRITE_SYMBOLS_KEPT: usize = 1 << 16;
+const _: () = assert!(WRITE_SYMBOLS_KEPT <= WRITE_SYMBOLS_MAX);
+const _: () = assert!(WRITE_DECODED_MAX_BYTES <= u32::MAX as usize, "symbols are kept as 32-bit offsets");
 /// Most labels one series may carry; Prometheus itself warns far below this.
 pub const LABELS_PER_SERIES_MAX: usize = 256;
 /// Longest label name or value of a relevant series, bytes.
@@ -15,6 +22,11 @@ pub const WINDOW_MS: i64 = 60_000;
 /// Span of data time over which a rise of the arrival rate is looked for, ms: the usual scrape interval.
 pub const RECENT_MS: i64 = 15_000;
 const _: () = assert!(RECENT_MS < WINDOW_MS);
+/// Time within which requests that wait should be worked off beside those that arrive, ms.
+pub const BACKLOG_DRAIN_MS: i64 = 15_000;
+/// Completed requests within the window from which their average length is believed: the first ones to
+/// complete are the short ones.
+pub const REQUESTS_MEASURED_MIN: f64 = 10.0;
 /// Most cells of one window: its memory bound, whatever the scrape interval.
 pub const WINDOW_CELLS_MAX: usize = 32;
 /// Samples closer together than this share a cell, ms. Windows are exact for scrape intervals from here

@@ -141,8 +141,8 @@ pub struct Evidence {
     pub mode: Mode,
     /// Why the mode could not decide, so that saturation did.
     pub fallback: Option<Unknown>,
-    /// Requests arriving per second, over all variants.
-    pub arrival_rate_per_s: Option<f64>,
+    /// Requests per second to be carried, over all variants: those that arrive and the backlog's share.
+    pub demand_per_s: Option<f64>,
     /// Average spare KV usage of the replicas that are not saturated, 0..1.
     pub avg_spare_kv: f64,
     /// Average spare queue of the replicas that are not saturated.

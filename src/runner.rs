@@ -8,7 +8,7 @@ use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
 use crate::publish::Board;
 use crate::units::TimeMs;
-use crate::wire::WireError;
+use crate::wire::{Version, WireError};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -53,7 +53,7 @@ fn wall_now() -> TimeMs {
 
 /// Everything that can happen to the engine.
 enum Event {
-    Write { message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
+    Write { version: Version, message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
     Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
 }
 
@@ -90,9 +90,14 @@ pub struct Handle {
 impl Handle {
     /// Queues a decompressed write request, the first `len` bytes of `message`; the receiver hears when
     /// its decisions are on the board.
-    pub fn write(&self, message: Vec<u8>, len: usize) -> Result<oneshot::Receiver<WriteDone>, RunnerError> {
+    pub fn write(
+        &self,
+        version: Version,
+        message: Vec<u8>,
+        len: usize,
+    ) -> Result<oneshot::Receiver<WriteDone>, RunnerError> {
         let (reply, heard) = oneshot::channel();
-        match self.events.try_send(Event::Write { message, len, reply }) {
+        match self.events.try_send(Event::Write { version, message, len, reply }) {
             Ok(()) => Ok(heard),
             Err(TrySendError::Full(_)) => Err(RunnerError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(RunnerError::Ended),
@@ -176,8 +181,8 @@ impl Runner {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Write { message, len, reply } => {
-                let outcome = self.engine.write_v1(&message[..len], self.clock.event_now());
+            Event::Write { version, message, len, reply } => {
+                let outcome = self.engine.write(version, &message[..len], self.clock.event_now());
                 self.answers.push((reply, WriteDone { outcome, buffer: message }));
             }
             Event::Snapshot { snapshot, problems, done } => {

@@ -27,6 +27,10 @@ pub enum Signal {
     PromptTokens,
     /// Tokens generated.
     GenerationTokens,
+    /// Sum of the generated lengths of completed requests, tokens.
+    RequestGenerationTokensSum,
+    /// Number of observations in `RequestGenerationTokensSum`.
+    RequestGenerationTokensCount,
     /// Sum of the times to first token, ms.
     TimeToFirstTokenSum,
     /// Number of observations in `TimeToFirstTokenSum`.
@@ -84,6 +88,8 @@ impl Signal {
                 SignalKind::Gauge
             }
             RequestsFinished
+            | RequestGenerationTokensSum
+            | RequestGenerationTokensCount
             | PromptTokens
             | GenerationTokens
             | TimeToFirstTokenSum

@@ -3,10 +3,38 @@
 //! Input: the body of a `POST`. Output: iterators that borrow from the decompressed buffer. Nothing here
 //! knows what a series means; nothing is copied or allocated per series.
 
+pub mod histogram;
 pub mod proto;
 pub mod v1;
+pub mod v2;
 
 use crate::limits::{WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
+use crate::units::TimeMs;
+use proto::{Reader, Value};
+
+/// Version of the protocol, which the content type alone tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `prometheus.WriteRequest`.
+    V1,
+    /// `io.prometheus.write.v2.Request`.
+    V2,
+}
+
+/// Counts of what one request carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// `TimeSeries` messages.
+    pub series: u64,
+    /// Float samples.
+    pub samples: u64,
+    /// Exemplars.
+    pub exemplars: u64,
+    /// Native histograms.
+    pub histograms: u64,
+    /// Metadata entries.
+    pub metadata: u64,
+}
 
 /// Bits of Prometheus's staleness marker, a NaN that says "this series ended here".
 pub const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -46,6 +74,15 @@ pub enum WireError {
         /// What was expected or found.
         what: &'static str,
     },
+    /// The symbol table does not begin with the empty string.
+    #[error("the first symbol must be the empty string")]
+    FirstSymbol,
+    /// The symbol table is too long.
+    #[error("more than {limit} symbols; lower max_samples_per_send")]
+    TooManySymbols {
+        /// Limit in force.
+        limit: usize,
+    },
 }
 
 /// No snappy block grows by more than this: its densest element makes 64 bytes of 3.
@@ -75,6 +112,26 @@ pub fn decompress<'a>(body: &[u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], 
     #[allow(clippy::disallowed_methods)]
     let written = snap::raw::Decoder::new().decompress(body, buffer).map_err(snappy)?;
     Ok(&buffer[..written])
+}
+
+fn wrong_type(reader: &Reader<'_>) -> WireError {
+    WireError::Proto { offset: reader.offset(), what: "field has the wrong wire type" }
+}
+
+/// Reads a `Sample`, of which the first `fields` fields are known.
+fn parse_sample(sample: &[u8], base: usize, fields: u32) -> Result<(TimeMs, f64), WireError> {
+    let (mut time, mut number) = (0i64, 0f64);
+    let mut reader = Reader::new(sample, base);
+    while let Some((field, value)) = reader.field()? {
+        match (field, value) {
+            (1, Value::Fixed64(bits)) => number = f64::from_bits(bits),
+            (2, Value::Varint(bits)) => time = bits as i64,
+            (3, Value::Varint(_)) => {} // when the counter began
+            (1..=3, _) if field <= fields => return Err(wrong_type(&reader)),
+            _ => {}
+        }
+    }
+    Ok((TimeMs(time), number))
 }
 
 #[cfg(test)]

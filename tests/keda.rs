@@ -4,7 +4,7 @@
 #[path = "support/client.rs"]
 mod client;
 #[allow(dead_code)]
-#[path = "http/server.rs"]
+#[path = "support/server.rs"]
 mod server;
 
 #[allow(clippy::all)]

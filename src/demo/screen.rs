@@ -150,8 +150,7 @@ impl Screen {
             let rate: f64 = frame.rows.iter().map(|row| row.arrivals_per_s).sum();
             let met = frame.met_share.map_or("   -".to_owned(), percent);
             // Writing to a string cannot fail.
-            let _ =
-                write!(text, "{:>7}  {rate:5.1}/s {:>5} wait {met} ok ", clock(frame.at_ms), frame.waiting);
+            let _ = write!(text, "{:>6} {rate:5.1}/s {:>4} wait {met} ok", clock(frame.at_ms), frame.waiting);
             for row in &frame.rows {
                 let _ = write!(text, "  {} {}/{}>{}", row.name, row.ready, row.current, wanted(row));
             }

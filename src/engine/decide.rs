@@ -66,7 +66,7 @@ impl Engine {
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
         self.variant_states(variants, scratch, idle_allowed);
         targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
-        let seen = self.plan_by_mode(&key, &config, variants, scheduler.queue, scratch);
+        let seen = self.plan_by_mode((id, &key), &config, variants, scheduler.queue, scratch);
 
         scratch.counts.clear();
         scratch.counts.extend(scratch.plan.iter().map(|(count, _)| *count));
@@ -381,7 +381,7 @@ fn evidence(
     Evidence {
         mode: config.mode,
         fallback: seen.fallback,
-        arrival_rate_per_s: seen.rate_per_s,
+        demand_per_s: seen.rate_per_s,
         avg_spare_kv: analysis.avg_spare_kv,
         avg_spare_queue: analysis.avg_spare_queue,
         saturated: analysis.saturated(),

@@ -2,24 +2,18 @@
 //! subject the models that it touches.
 
 use super::Engine;
-use super::store::{
-    NewSlot, OwnedKey, Replica, Scheduler, SlotId, SubjectId, SubjectRef, TargetCounts, Window,
-};
-use super::topology::NoJoin;
-use crate::limits::{FUTURE_MAX_MS, SERIES_FORGET_MS, SERIES_MAX};
+use super::store::{NewSlot, SlotId, SubjectRef, Window};
+use crate::limits::{FUTURE_MAX_MS, SERIES_MAX};
 use crate::series::classify::{Unused, classify};
-use crate::series::labels::{LabelError, Labels};
-use crate::series::{Classified, Owner, Subject};
+use crate::series::labels::{LabelError, Labels, short};
 use crate::units::TimeMs;
-use crate::window::{Interval, Recorded};
-use crate::wire::v1::{self, Counts, Series};
-use crate::wire::{WireError, is_stale_marker};
-use std::sync::Arc;
+use crate::window::Recorded;
+use crate::wire::histogram::HistogramError;
+use crate::wire::v1::{self, Series};
+use crate::wire::{Counts, Version, WireError, is_stale_marker};
 
 /// Most rejections described in one answer; Prometheus logs the first 1024 bytes of it.
 const REJECTIONS_DESCRIBED: usize = 5;
-/// Slots looked at per event by the sweep that forgets ended series.
-const SWEEP_STEP: usize = 256;
 
 /// Why part of a request was refused for good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +36,31 @@ pub enum Rejection {
     /// A sample message that is broken.
     #[error("series with broken samples: {0}")]
     Samples(String),
+    /// A native histogram that breaks the rules of the data model.
+    #[error("series {metric}: invalid native histogram: {what}")]
+    Histogram {
+        /// Metric of the series.
+        metric: String,
+        /// What is wrong with it.
+        what: HistogramError,
+    },
+    /// An exemplar whose label references are not pairs of known symbols, or that is broken.
+    #[error("series {metric}: exemplar with broken labels")]
+    Exemplar {
+        /// Metric of the series.
+        metric: String,
+    },
+}
+
+/// How much of a request was accepted, whether or not it means anything to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Float samples.
+    pub samples: u64,
+    /// Native histograms.
+    pub histograms: u64,
+    /// Exemplars.
+    pub exemplars: u64,
 }
 
 /// What became of a request whose structure is sound.
@@ -49,6 +68,8 @@ pub enum Rejection {
 pub struct WriteReport {
     /// What the request carried.
     pub counts: Counts,
+    /// How much of it was accepted.
+    pub written: Written,
     /// Samples of relevant series that went into windows.
     pub used: u64,
     /// Relevant samples that were not the newest of their series: retries and late arrivals.
@@ -64,33 +85,91 @@ pub struct WriteReport {
 }
 
 impl WriteReport {
+    /// Everything counts as accepted until it is rejected.
+    pub(super) fn of(counts: Counts) -> Self {
+        let Counts { samples, histograms, exemplars, .. } = counts;
+        WriteReport { counts, written: Written { samples, histograms, exemplars }, ..WriteReport::default() }
+    }
+
     fn reject(&mut self, rejection: Rejection) {
         self.rejected += 1;
         if self.rejections.len() < REJECTIONS_DESCRIBED {
             self.rejections.push(rejection);
         }
     }
+
+    /// Rejects a series with all that it carries.
+    pub(super) fn reject_series(&mut self, carried: [u32; 3], why: LabelError) {
+        let [samples, histograms, exemplars] = carried.map(u64::from);
+        self.written.samples -= samples;
+        self.written.histograms -= histograms;
+        self.written.exemplars -= exemplars;
+        self.reject(why.into());
+    }
+
+    fn reject_sample(&mut self, why: Rejection) {
+        self.written.samples -= 1;
+        self.reject(why);
+    }
+
+    pub(super) fn reject_exemplar(&mut self, why: Rejection) {
+        self.written.exemplars -= 1;
+        self.reject(why);
+    }
+
+    /// Refuses the native histograms that are invalid and returns how many; the others are accepted and
+    /// not used.
+    pub(super) fn take_histograms(
+        &mut self,
+        metric: &[u8],
+        verdicts: impl Iterator<Item = Result<(), HistogramError>>,
+    ) -> u32 {
+        let mut refused = 0;
+        for what in verdicts.filter_map(Result::err) {
+            refused += 1;
+            self.written.histograms -= 1;
+            self.reject(Rejection::Histogram { metric: short(metric), what });
+        }
+        refused
+    }
 }
 
 impl Engine {
+    /// Takes in a decompressed write request of either version; see [`Engine::write_v1`].
+    pub fn write(&mut self, version: Version, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
+        match version {
+            Version::V1 => self.write_v1(request, now),
+            Version::V2 => self.write_v2(request, now),
+        }
+    }
+
     /// Takes in a decompressed remote-write 1.0 request. Either its structure is broken and nothing of
     /// it is used, or everything acceptable in it is used and the report says what was not.
     ///
     /// `now` bounds sample times: samples over 10 minutes ahead of it are refused.
     pub fn write_v1(&mut self, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
-        let mut report = WriteReport { counts: v1::check(request)?, ..WriteReport::default() };
+        let mut report = WriteReport::of(v1::check(request)?);
         v1::walk(request, |series| self.take_series(&series, now, &mut report))?;
-        self.note_catching_up(now);
-        self.sweep();
+        self.end_write(now);
         Ok(report)
     }
 
+    /// What follows every request that was used.
+    pub(super) fn end_write(&mut self, now: TimeMs) {
+        self.note_catching_up(now);
+        self.sweep();
+    }
+
     fn take_series(&mut self, series: &Series<'_>, now: TimeMs, report: &mut WriteReport) {
+        let mut carried = [series.samples, series.histograms, series.exemplars];
         let metric = match series.metric_name() {
             Ok(Some(metric)) if !metric.is_empty() => metric,
-            Ok(_) => return report.reject(LabelError::NoMetricName.into()),
-            Err(error) => return report.reject(LabelError::Broken(error.to_string()).into()),
+            Ok(_) => return report.reject_series(carried, LabelError::NoMetricName),
+            Err(error) => return report.reject_series(carried, LabelError::Broken(error.to_string())),
         };
+        if series.histograms > 0 {
+            carried[1] -= report.take_histograms(metric, series.histograms());
+        }
         if self.dialects.row(metric).is_none() {
             return;
         }
@@ -98,46 +177,50 @@ impl Engine {
         let known = hash.and_then(|hash| self.store.slot_by_bytes(hash));
         let slot = match known {
             Some(slot) => slot,
-            None => match self.find_or_add(series, metric, hash) {
-                Ok(Some(slot)) => slot,
-                Ok(None) => {
-                    report.no_room += 1;
-                    return;
-                }
-                Err(error) => return report.reject(error.into()),
+            None => match Labels::read(series.labels(), metric) {
+                Ok(labels) => match self.find_or_add(metric, &labels) {
+                    Some(slot) => {
+                        if let Some(hash) = hash {
+                            self.store.add_alias(hash, slot);
+                        }
+                        slot
+                    }
+                    None => return report.no_room += 1,
+                },
+                Err(error) => return report.reject_series(carried, error),
             },
         };
-        for sample in series.samples() {
+        self.take_samples(slot, metric, series.samples(), now, report);
+    }
+
+    pub(super) fn take_samples(
+        &mut self,
+        slot: SlotId,
+        metric: &[u8],
+        samples: impl Iterator<Item = Result<(TimeMs, f64), WireError>>,
+        now: TimeMs,
+        report: &mut WriteReport,
+    ) {
+        for sample in samples {
             match sample {
                 Ok((time, _)) if time.since(now) > FUTURE_MAX_MS => {
-                    let metric = String::from_utf8_lossy(metric).into_owned();
-                    report.reject(Rejection::Future { metric, time, ahead_ms: time.since(now) });
+                    let (metric, ahead_ms) = (short(metric), time.since(now));
+                    report.reject_sample(Rejection::Future { metric, time, ahead_ms });
                 }
                 Ok((time, value)) => self.take_sample(slot, time, value, now, report),
-                Err(error) => return report.reject(Rejection::Samples(error.to_string())),
+                Err(error) => report.reject_sample(Rejection::Samples(error.to_string())),
             }
         }
     }
 
-    /// Slow path: reads the labels, finds the slot under another byte form or adds one. `None` when
-    /// there is no room.
-    fn find_or_add(
-        &mut self,
-        series: &Series<'_>,
-        metric: &[u8],
-        hash: Option<u128>,
-    ) -> Result<Option<SlotId>, LabelError> {
-        let labels = Labels::read(series, metric)?;
-        let canonical = self.store.hash_pairs(labels.pairs());
-        let slot = match self.store.slot_by_canonical(canonical) {
-            Some(slot) => slot,
-            None if self.store.slots.len() >= SERIES_MAX => return Ok(None),
-            None => self.add(metric, &labels, canonical),
-        };
-        if let Some(hash) = hash {
-            self.store.add_alias(hash, slot);
+    /// Slow path: finds the slot of a label set or adds one. `None` when there is no room.
+    pub(super) fn find_or_add(&mut self, metric: &[u8], labels: &Labels<'_>) -> Option<SlotId> {
+        let identity = self.store.hash_labels(labels.pairs());
+        match self.store.slot_by_canonical(identity) {
+            Some(slot) => Some(slot),
+            None if self.store.slots.len() >= SERIES_MAX => None,
+            None => Some(self.add(metric, labels, identity)),
         }
-        Ok(Some(slot))
     }
 
     fn add(&mut self, metric: &[u8], labels: &Labels<'_>, canonical: u128) -> SlotId {
@@ -169,140 +252,6 @@ impl Engine {
             }
         };
         self.store.add_slot(canonical, new)
-    }
-
-    fn subject(&mut self, classified: &Classified) -> SubjectRef {
-        match &classified.subject {
-            Subject::Replica { namespace, pod } => match &classified.owner {
-                Some(owner) => self.owner_subject(namespace, false, pod, owner),
-                None => SubjectRef::Replica(self.replica_subject(namespace, pod, classified)),
-            },
-            Subject::ReplicaSet { namespace, name } => match &classified.owner {
-                Some(owner) => self.owner_subject(namespace, true, name, owner),
-                None => SubjectRef::Unused(None),
-            },
-            Subject::Target { namespace, kind, name } => {
-                let key = (namespace.clone(), *kind, name.clone());
-                let targets = &mut self.store.targets;
-                let id = *self
-                    .store
-                    .target_ids
-                    .entry(key)
-                    .or_insert_with(|| targets.insert(TargetCounts::default()) as SubjectId);
-                let variant = self.topology.variant_of_target(namespace, *kind, name);
-                targets[id as usize].variant = variant;
-                if let Some(variant) = variant {
-                    self.topology.variants[variant as usize].target = Some(id);
-                }
-                SubjectRef::Target(id)
-            }
-            Subject::Scheduler { namespace, model } => {
-                SubjectRef::Scheduler(self.scheduler_subject(namespace, model))
-            }
-            Subject::Node { .. } => SubjectRef::Node,
-        }
-    }
-
-    fn replica_subject(
-        &mut self,
-        namespace: &Arc<str>,
-        pod: &Arc<str>,
-        classified: &Classified,
-    ) -> SubjectId {
-        let key = (namespace.clone(), pod.clone());
-        let id = match self.store.replica_ids.get(&key) {
-            Some(&id) => id,
-            None => {
-                let id = self.store.replicas.insert(Replica {
-                    namespace: namespace.clone(),
-                    pod: pod.clone(),
-                    model: None,
-                    variant_label: None,
-                    kv_capacity_tokens: None,
-                    slots: Vec::new(),
-                    first_seen: TimeMs::MAX,
-                    last_seen: TimeMs::MIN,
-                    interval: Interval::default(),
-                    join: Err(NoJoin::NoVariantInNamespace),
-                    join_due: false,
-                }) as SubjectId;
-                self.store.replica_ids.insert(key, id);
-                self.unmatched_changed = true;
-                self.join_later(id);
-                id
-            }
-        };
-        let replica = &mut self.store.replicas[id as usize];
-        let mut learned = false;
-        // A new series says what the pod serves now: a StatefulSet's pod comes back under its old name.
-        if classified.model.is_some() && replica.model != classified.model {
-            replica.model = classified.model.clone();
-            learned = true;
-        }
-        if classified.variant.is_some() && replica.variant_label != classified.variant {
-            replica.variant_label = classified.variant.clone();
-            learned = true;
-        }
-        if classified.kv_capacity_tokens.is_some() {
-            replica.kv_capacity_tokens = classified.kv_capacity_tokens;
-        }
-        if learned {
-            self.join_later(id);
-        }
-        id
-    }
-
-    fn owner_subject(
-        &mut self,
-        namespace: &Arc<str>,
-        is_replica_set: bool,
-        name: &Arc<str>,
-        owner: &Owner,
-    ) -> SubjectRef {
-        let key = OwnedKey { namespace: namespace.clone(), is_replica_set, name: name.clone() };
-        let (id, news) = self.store.add_owner(key.clone(), owner);
-        if news {
-            self.rejoin_pods_of(&key);
-        }
-        SubjectRef::Owner(id)
-    }
-
-    /// An owner became known: pods that it may decide about are joined again.
-    fn rejoin_pods_of(&mut self, key: &OwnedKey) {
-        if !key.is_replica_set {
-            if let Some(&id) = self.store.replica_ids.get(&(key.namespace.clone(), key.name.clone())) {
-                self.join_later(id);
-            }
-            return;
-        }
-        // Not by prefix: of a long name the pods carry only the beginning.
-        let of_set = |replica: &Replica| {
-            replica.namespace == key.namespace && {
-                let (namespace, name) = (replica.namespace.clone(), replica.pod.clone());
-                let owner = self.store.owner(&OwnedKey { namespace, is_replica_set: false, name });
-                owner.is_some_and(|owner| owner.name == key.name)
-            }
-        };
-        let pods = self.store.replicas.iter().filter(|(_, replica)| of_set(replica));
-        for id in pods.map(|(id, _)| id as SubjectId).collect::<Vec<_>>() {
-            self.join_later(id);
-        }
-    }
-
-    fn scheduler_subject(&mut self, namespace: &Arc<str>, model: &Arc<str>) -> SubjectId {
-        let key = (namespace.clone(), model.clone());
-        if let Some(&id) = self.store.scheduler_ids.get(&key) {
-            return id;
-        }
-        let model_id = self.topology.model_of_queue(namespace, model);
-        let scheduler =
-            Scheduler { namespace: namespace.clone(), model: model.clone(), slots: Vec::new(), model_id };
-        let id = self.store.schedulers.insert(scheduler) as SubjectId;
-        self.store.scheduler_ids.insert(key, id);
-        if let Some(model) = model_id {
-            self.topology.models[model as usize].schedulers.push(id);
-        }
-        id
     }
 
     #[inline]
@@ -411,7 +360,7 @@ impl Engine {
     }
 
     /// Marks the model that a subject belongs to, if any.
-    fn touch_joined(&mut self, subject: SubjectRef) {
+    pub(super) fn touch_joined(&mut self, subject: SubjectRef) {
         let model_of = |variant: u32| self.topology.variants.get(variant as usize).map(|state| state.model);
         let model = match subject {
             SubjectRef::Replica(id) => {
@@ -428,73 +377,6 @@ impl Engine {
         };
         if let Some(model) = model {
             self.touch(model);
-        }
-    }
-
-    /// Forgets series that ended or fell silent long ago, a bounded number of slots per event.
-    pub(super) fn sweep(&mut self) {
-        let capacity = self.store.slots.capacity();
-        for _ in 0..SWEEP_STEP.min(capacity) {
-            self.sweep_cursor = (self.sweep_cursor + 1) % capacity;
-            let id = self.sweep_cursor as SlotId;
-            let Some(slot) = self.store.slots.get(id as usize) else { continue };
-            if self.stream.since(slot.last.max(slot.added)) <= SERIES_FORGET_MS {
-                continue;
-            }
-            self.forget(id);
-        }
-    }
-
-    fn forget(&mut self, id: SlotId) {
-        let subject = self.store.slots[id as usize].subject;
-        let replica = match subject {
-            SubjectRef::Replica(id) => {
-                self.store.replicas.get(id as usize).map(|r| (id, r.join, r.namespace.clone()))
-            }
-            _ => None,
-        };
-        if let SubjectRef::Unused(Some(why)) = subject
-            && let Some(count) = self.unused.get_mut(&why)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.unused.remove(&why);
-            }
-            self.unmatched_changed = true;
-        }
-        // Even a silent series was part of the readings, unless it had ended.
-        self.touch_joined(subject);
-        self.store.remove_slot(id);
-        let gone = |id: SubjectId| !self.store.replicas.contains(id as usize);
-        if let Some((replica, join, namespace)) = replica
-            && gone(replica)
-        {
-            if join.is_err() {
-                self.unmatched_changed = true;
-                self.touch_namespace(&namespace);
-            }
-            self.unjoined.retain(|other| *other != replica);
-            if let Ok((variant, _)) = join
-                && let Some(variant) = self.topology.variants.get_mut(variant as usize)
-            {
-                variant.replicas.retain(|other| *other != replica);
-                let model = variant.model;
-                self.touch(model);
-            }
-        }
-        if let SubjectRef::Target(id) = subject
-            && !self.store.targets.contains(id as usize)
-        {
-            for (_, variant) in self.topology.variants.iter_mut().filter(|(_, v)| v.target == Some(id)) {
-                variant.target = None;
-            }
-        }
-        if let SubjectRef::Scheduler(id) = subject
-            && !self.store.schedulers.contains(id as usize)
-        {
-            for (_, model) in &mut self.topology.models {
-                model.schedulers.retain(|other| *other != id);
-            }
         }
     }
 }

@@ -157,8 +157,10 @@ pub struct Observed {
     pub load: Load,
     /// Completed requests and their tokens over the window.
     pub totals: Totals,
-    /// Requests arriving per second, over the short window.
-    pub recent_arrivals_per_s: Option<f64>,
+    /// Requests that arrived over the window.
+    pub arrivals: Arrivals,
+    /// Requests that arrived over the short window.
+    pub recent: Arrivals,
     /// State of the inputs, as far as the variant alone tells.
     pub health: Health,
     /// Newest time at which a request was seen.
@@ -178,7 +180,8 @@ impl Observed {
             pending: 0,
             load: Load::default(),
             totals: Totals::default(),
-            recent_arrivals_per_s: None,
+            arrivals: Arrivals::default(),
+            recent: Arrivals::default(),
             health: Health {
                 faults: Vec::new(),
                 newest_sample: None,
@@ -191,15 +194,74 @@ impl Observed {
     }
 }
 
-/// Completed requests and tokens over the window, all replicas.
+/// Requests and tokens over the window, all replicas.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
-    /// Requests.
+    /// Requests completed.
     pub finished: f64,
-    /// Prompt tokens.
+    /// Requests whose prompt was processed; it is counted then, long before the request has finished.
+    pub prefilled: f64,
+    /// Prompt tokens processed.
     pub prompt_tokens: f64,
-    /// Generated tokens.
-    pub generation_tokens: f64,
+    /// Completed requests whose generated length is known, and the sum of those lengths.
+    pub generated: (f64, f64),
+}
+
+impl Totals {
+    /// Adds the totals of other replicas.
+    pub fn add(&mut self, other: &Totals) {
+        self.finished += other.finished;
+        self.prefilled += other.prefilled;
+        self.prompt_tokens += other.prompt_tokens;
+        self.generated.0 += other.generated.0;
+        self.generated.1 += other.generated.1;
+    }
+
+    /// Average prompt length, tokens.
+    pub fn avg_prompt_tokens(&self) -> Option<f64> {
+        (self.prefilled > 0.0).then(|| self.prompt_tokens / self.prefilled)
+    }
+
+    /// Average generated length of completed requests, tokens.
+    pub fn avg_generation_tokens(&self) -> Option<f64> {
+        (self.generated.0 > 0.0).then(|| self.generated.1 / self.generated.0)
+    }
+
+    fn of(readings: &Readings) -> Self {
+        use Signal::*;
+        let value = |signal| readings.value(signal);
+        let finished = value(RequestsFinished).unwrap_or(0.0);
+        let prefilled = value(TimeToFirstTokenCount).filter(|count| *count > 0.0).unwrap_or(finished);
+        let measured = value(RequestGenerationTokensCount).zip(value(RequestGenerationTokensSum));
+        Totals {
+            finished,
+            prefilled,
+            prompt_tokens: value(PromptTokens).unwrap_or(0.0),
+            // Without the histogram, tokens of requests that are still running count too early.
+            generated: measured.unwrap_or((finished, value(GenerationTokens).unwrap_or(0.0))),
+        }
+    }
+}
+
+/// Requests that arrived within a span of time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrivals {
+    requests: f64,
+    span_ms: i64,
+}
+
+impl Arrivals {
+    /// Adds those of another replica. All count over the longest span: a replica that started within it
+    /// took over requests that the others were given before.
+    pub fn add(&mut self, other: Arrivals) {
+        self.requests += other.requests;
+        self.span_ms = self.span_ms.max(other.span_ms);
+    }
+
+    /// Requests per second; `None` when the span is not known.
+    pub fn per_s(&self) -> Option<f64> {
+        (self.span_ms > 0).then(|| self.requests.max(0.0) * 1000.0 / self.span_ms as f64)
+    }
 }
 
 /// Sums over the replicas of a variant.
@@ -209,11 +271,9 @@ struct Sums {
     kv: (f64, u32),
     waiting: Option<f64>,
     running: Option<f64>,
-    finished: Option<f64>,
-    prompt: Option<f64>,
-    generation: Option<f64>,
-    arrivals_per_s: Option<f64>,
-    recent_arrivals_per_s: Option<f64>,
+    totals: Totals,
+    arrivals: Arrivals,
+    recent: Arrivals,
     ttft: (f64, f64),
     itl: (f64, f64),
     missing: BTreeMap<Signal, u32>,
@@ -234,12 +294,10 @@ impl Sums {
         }
         add(&mut self.waiting, readings.value(RequestsWaiting));
         add(&mut self.running, readings.value(RequestsRunning));
-        add(&mut self.finished, readings.value(RequestsFinished));
-        add(&mut self.prompt, readings.value(PromptTokens));
-        add(&mut self.generation, readings.value(GenerationTokens));
-        let (arrivals, recent) = arrival_rates_per_s(readings);
-        add(&mut self.arrivals_per_s, arrivals);
-        add(&mut self.recent_arrivals_per_s, recent);
+        self.totals.add(&Totals::of(readings));
+        let (arrivals, recent) = arrivals(readings);
+        self.arrivals.add(arrivals);
+        self.recent.add(recent);
         let pair = |sum, count| (readings.value(sum).unwrap_or(0.0), readings.value(count).unwrap_or(0.0));
         let (ttft, itl) = (
             pair(TimeToFirstTokenSum, TimeToFirstTokenCount),
@@ -249,23 +307,12 @@ impl Sums {
         self.itl = (self.itl.0 + itl.0, self.itl.1 + itl.1);
     }
 
-    fn totals(&self) -> Totals {
-        Totals {
-            finished: self.finished.unwrap_or(0.0),
-            prompt_tokens: self.prompt.unwrap_or(0.0),
-            generation_tokens: self.generation.unwrap_or(0.0),
-        }
-    }
-
     fn load(&self) -> Load {
         let per = |(sum, count): (f64, f64)| (count > 0.0).then(|| sum / count);
-        let finished = self.finished.unwrap_or(0.0);
-        let prefilled = if self.ttft.1 > 0.0 { self.ttft.1 } else { finished };
         Load {
-            arrival_rate_per_s: self.arrivals_per_s,
-            // Prompt tokens are counted with the first token, long before the request has finished.
-            avg_prompt_tokens: self.prompt.and_then(|tokens| per((tokens, prefilled))),
-            avg_generation_tokens: self.generation.and_then(|tokens| per((tokens, finished))),
+            arrival_rate_per_s: self.arrivals.per_s(),
+            avg_prompt_tokens: self.totals.avg_prompt_tokens(),
+            avg_generation_tokens: self.totals.avg_generation_tokens(),
             kv_usage_ratio: per((self.kv.0, f64::from(self.kv.1))),
             waiting: self.waiting,
             running: self.running,
@@ -277,19 +324,20 @@ impl Sums {
     }
 }
 
-/// Arrival rates over the long and the short window. Arrivals = completions + change of (running +
-/// waiting): completions alone flatten under overload while the queue grows.
-fn arrival_rates_per_s(readings: &Readings) -> (Option<f64>, Option<f64>) {
-    let Some(finished) = readings.get(Signal::RequestsFinished) else { return (None, None) };
+/// Arrivals over the long and the short window: completions + change of (running + waiting), because
+/// completions alone flatten under overload while the queue grows.
+fn arrivals(readings: &Readings) -> (Arrivals, Arrivals) {
+    let Some(finished) = readings.get(Signal::RequestsFinished) else { return Default::default() };
     let change = |before: fn(&Reading) -> f64| -> f64 {
         let gauges = [Signal::RequestsRunning, Signal::RequestsWaiting];
         gauges.iter().filter_map(|s| readings.get(*s)).map(|gauge| gauge.value - before(gauge)).sum()
     };
-    let rate =
-        |arrivals: f64, span_ms: i64| (span_ms > 0).then(|| arrivals.max(0.0) * 1000.0 / span_ms as f64);
     (
-        rate(finished.value + change(|gauge| gauge.at_start), finished.span_ms),
-        rate(finished.recent + change(|gauge| gauge.recent), finished.recent_span_ms),
+        Arrivals { requests: finished.value + change(|gauge| gauge.at_start), span_ms: finished.span_ms },
+        Arrivals {
+            requests: finished.recent + change(|gauge| gauge.recent),
+            span_ms: finished.recent_span_ms,
+        },
     )
 }
 
@@ -351,8 +399,7 @@ pub fn observe(
         (None, None) => SILENCE_MIN_MS,
     };
     observed.load = sums.load();
-    observed.totals = sums.totals();
-    observed.recent_arrivals_per_s = sums.recent_arrivals_per_s;
+    (observed.totals, observed.arrivals, observed.recent) = (sums.totals, sums.arrivals, sums.recent);
     let missing = sums.missing.iter();
     observed
         .health
@@ -370,13 +417,7 @@ fn token_readings(
     waiting: &Reading,
 ) -> ReplicaTokens {
     let total = replica.kv_capacity_tokens.unwrap_or(0.0);
-    let count = |signal| readings.value(signal).filter(|count| *count > 0.0);
-    let finished = count(Signal::RequestsFinished);
-    // Prompt tokens are counted with the first token, long before the request has finished.
-    let prefilled = count(Signal::TimeToFirstTokenCount).or(finished);
-    let per_request = |signal, requests: Option<f64>| {
-        requests.and_then(|requests| Some(readings.value(signal)? / requests)).unwrap_or(0.0)
-    };
+    let totals = Totals::of(readings);
     let hits = readings.value(Signal::PrefixCacheHits).unwrap_or(0.0);
     let queries = readings.value(Signal::PrefixCacheQueries).unwrap_or(0.0);
     ReplicaTokens {
@@ -384,8 +425,8 @@ fn token_readings(
         total_kv_tokens: total as u64,
         tokens_in_use: (kv.value * total) as u64,
         queue_length: waiting.value,
-        avg_input_tokens: per_request(Signal::PromptTokens, prefilled),
-        avg_output_tokens: per_request(Signal::GenerationTokens, finished),
+        avg_input_tokens: totals.avg_prompt_tokens().unwrap_or(0.0),
+        avg_output_tokens: totals.avg_generation_tokens().unwrap_or(0.0),
         prefix_cache_hit_rate: if queries > 0.0 { (hits / queries).min(1.0) } else { 0.0 },
     }
 }

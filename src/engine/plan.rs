@@ -1,12 +1,13 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
-use super::observe::Observed;
-use super::topology::VariantId;
+use super::observe::{Arrivals, Observed, Totals};
+use super::topology::{ModelId, VariantId};
 use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
 use crate::analyze::saturation::targets::{self, VariantState};
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{Mode, ModelConfig, ModelKey};
+use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
 use crate::optimize::cause::Cause;
 use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, name_causes};
 use crate::optimize::stabilize::Windows;
@@ -15,7 +16,7 @@ use crate::units::TimeMs;
 /// What the demand-driven analyzers were told, for the evidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DemandSeen {
-    /// Requests arriving per second, over all variants.
+    /// Requests per second to be carried, over all variants: those that arrive and the backlog's share.
     pub rate_per_s: Option<f64>,
     /// Why the mode could not decide, so that saturation did.
     pub fallback: Option<Unknown>,
@@ -25,20 +26,21 @@ impl Engine {
     /// Fills `scratch.counts` and `scratch.causes`, one per variant, by the mode of the model.
     pub(super) fn plan_by_mode(
         &mut self,
-        model: &ModelKey,
+        (id, model): (ModelId, &ModelKey),
         config: &ModelConfig,
         variants: &[VariantId],
         scheduler: Option<SchedulerQueue>,
         scratch: &mut Scratch,
     ) -> DemandSeen {
-        let mut seen = DemandSeen { rate_per_s: arrival_rate_per_s(scratch), fallback: None };
+        let held_back = scheduler.map_or(0.0, |queue| queue.size);
+        let mut seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), fallback: None };
         scratch.saturation.clear();
         for index in 0..scratch.targets.len() {
             let plan = (scratch.targets[index].replicas, saturation_cause(scratch, index));
             scratch.saturation.push(plan);
         }
         if config.mode != Mode::Saturation {
-            match self.wishes(model, config, variants, scheduler, &seen, scratch) {
+            match self.wishes((id, model), config, variants, scheduler, &seen, scratch) {
                 Ok(()) => {
                     scratch.plan.clear();
                     scratch.plan.extend(scratch.wishes.iter().map(|wish| (wish.replicas, wish.cause)));
@@ -58,7 +60,7 @@ impl Engine {
 
     fn wishes(
         &mut self,
-        model: &ModelKey,
+        (id, model): (ModelId, &ModelKey),
         config: &ModelConfig,
         variants: &[VariantId],
         scheduler: Option<SchedulerQueue>,
@@ -76,6 +78,10 @@ impl Engine {
         };
         let states_of: Vec<PlanVariant<'_>> =
             variants.iter().zip(states.iter().zip(observed.iter())).map(of).collect();
+        // The request length outlives the window: it says what a request is, not how many there are.
+        let model_state = &mut self.topology.models[id as usize];
+        model_state.tokens = average_request(observed).or(model_state.tokens);
+        let tokens_known = model_state.tokens;
         let silent = |o: &Observed| o.pods.saturating_sub(o.pending) > o.reporting;
         let input = PlanInput {
             model,
@@ -83,7 +89,7 @@ impl Engine {
             variants: &states_of,
             replicas: tokens,
             rate_per_s: seen.rate_per_s,
-            tokens: average_request(observed),
+            tokens: tokens_known,
             scheduler,
             is_partial: observed.iter().any(silent),
             observed_at: observed.iter().filter_map(|o| o.health.newest_sample).max().unwrap_or(self.stream),
@@ -118,7 +124,12 @@ impl Engine {
         scratch: &mut Scratch,
         deadline: &mut TimeMs,
     ) {
-        let windows = Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms };
+        // Saturation in place of a mode that lacks its input steps without windows, as it does by default.
+        let falls_back = config.mode != Mode::Saturation && scratch.wishes.is_empty();
+        let windows = match falls_back {
+            true => Windows::default(),
+            false => Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms },
+        };
         for (index, id) in variants.iter().enumerate() {
             let (count, _) = &scratch.plan[index];
             let state = &scratch.states[index];
@@ -137,32 +148,41 @@ impl Engine {
                     let moving = asked != scratch.observed[index].pods;
                     (asked, if moving { Cause::Transition } else { Cause::Stabilizing })
                 }
-                _ => (settled, Cause::Stabilizing),
+                _ => (
+                    settled,
+                    if settled < scratch.observed[index].pods {
+                        Cause::SpareCapacity
+                    } else {
+                        Cause::Stabilizing
+                    },
+                ),
             };
         }
     }
 }
 
-/// The larger of the rates over the long and the short window: a rise is seen at once, a fall when it has
-/// lasted.
-fn arrival_rate_per_s(scratch: &Scratch) -> Option<f64> {
-    let sum = |rate: fn(&Observed) -> Option<f64>| {
-        scratch.observed.iter().filter_map(rate).fold(None, |sum, rate| Some(sum.unwrap_or(0.0) + rate))
-    };
-    let long: Option<f64> = sum(|observed| observed.load.arrival_rate_per_s);
-    let recent: Option<f64> = sum(|observed| observed.recent_arrivals_per_s);
-    long.into_iter().chain(recent).reduce(f64::max)
+/// Rate that the replicas must carry: the larger of the arrival rates over the long and the short window, so
+/// that a rise is seen at once and a fall when it has lasted, and what drains the requests that wait.
+fn demand_per_s(scratch: &Scratch, held_back: f64) -> Option<f64> {
+    let (mut long, mut recent) = (Arrivals::default(), Arrivals::default());
+    for observed in &scratch.observed {
+        long.add(observed.arrivals);
+        recent.add(observed.recent);
+    }
+    let arriving = long.per_s().into_iter().chain(recent.per_s()).reduce(f64::max)?;
+    let waiting: f64 = scratch.observed.iter().filter_map(|observed| observed.load.waiting).sum();
+    Some(arriving + (waiting + held_back) * 1000.0 / BACKLOG_DRAIN_MS as f64)
 }
 
-/// Average request over all variants, weighted by completed requests.
+/// Average request over all variants; `None` while too few have completed to tell.
 fn average_request(observed: &[Observed]) -> Option<Tokens> {
-    let sum = |field: fn(&Observed) -> f64| observed.iter().map(field).sum::<f64>();
-    let finished = sum(|o| o.totals.finished);
-    let tokens = Tokens {
-        input: sum(|o| o.totals.prompt_tokens) / finished,
-        output: sum(|o| o.totals.generation_tokens) / finished,
-    };
-    (finished > 0.0 && tokens.output > 0.0).then_some(tokens)
+    let mut totals = Totals::default();
+    observed.iter().for_each(|observed| totals.add(&observed.totals));
+    if totals.generated.0 < REQUESTS_MEASURED_MIN {
+        return None;
+    }
+    let (input, output) = (totals.avg_prompt_tokens()?, totals.avg_generation_tokens()?);
+    (output > 0.0).then_some(Tokens { input, output })
 }
 
 /// Why saturation's target for variant `index` is what it is.

@@ -68,7 +68,7 @@ pub struct Slot {
     pub added: TimeMs,
     /// Remembered samples.
     pub window: Window,
-    /// Hash of the sorted labels.
+    /// Hash of the labels in any order.
     canonical: u128,
 }
 
@@ -199,6 +199,24 @@ impl Default for Store {
     }
 }
 
+/// Keyed hash of one string.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TextHash([u64; 2]);
+
+/// Hash of one label. Summed up they identify a set of labels: strings are hashed once per request of 2.0,
+/// and the order of labels does not matter. A label that occurs twice counts twice, so a set with
+/// repeated names never passes for the one without.
+#[inline]
+pub fn hash_label(name: TextHash, value: TextHash) -> u128 {
+    let folded = |a: u64, b: u64| {
+        let product = u128::from(a) * u128::from(b);
+        (product >> 64) as u64 ^ product as u64
+    };
+    let ([name_a, name_b], [value_a, value_b]) = (name.0, value.0);
+    // Crosswise, so that a name and a value that change places hash differently.
+    u128::from(folded(name_a, value_b)) << 64 | u128::from(folded(name_b, value_a))
+}
+
 impl Store {
     /// Keyed 128-bit hash of label bytes. Two independent 64-bit hashes: the chance that two of a
     /// million series meet is below 1e-26, and a peer cannot aim for it without the process's keys.
@@ -208,10 +226,18 @@ impl Store {
         u128::from(a.hash_one(bytes)) << 64 | u128::from(b.hash_one(bytes))
     }
 
-    /// The same over sorted label pairs.
-    pub fn hash_pairs(&self, pairs: &[(&str, &str)]) -> u128 {
+    /// Keyed hash of a label's name or value, to be combined by [`hash_label`].
+    #[inline]
+    pub fn hash_text(&self, text: &[u8]) -> TextHash {
         let [a, b] = &self.hashers;
-        u128::from(a.hash_one(pairs)) << 64 | u128::from(b.hash_one(pairs))
+        TextHash([a.hash_one(text), b.hash_one(text)])
+    }
+
+    /// Hash of a label set in any order: the sum of its labels' hashes.
+    pub fn hash_labels(&self, pairs: &[(&str, &str)]) -> u128 {
+        pairs.iter().fold(0, |sum: u128, (name, value)| {
+            sum.wrapping_add(hash_label(self.hash_text(name.as_bytes()), self.hash_text(value.as_bytes())))
+        })
     }
 
     /// Owner of a pod or ReplicaSet, as streamed last.

@@ -1,7 +1,7 @@
 //! Variants and models of the current snapshot, and the join from pods to variants.
 
 use super::store::{OwnedKey, Replica, Store, SubjectId};
-use crate::analyze::queueing::Sizing;
+use crate::analyze::queueing::{Sizing, Tokens};
 use crate::config::{ModelConfig, ModelKey, Snapshot, TargetKind, Variant, VariantKey};
 use crate::optimize::stabilize::Stabilizer;
 use crate::publish::{Decision, ScalingCount};
@@ -106,6 +106,8 @@ pub struct ModelState {
     pub variants: Vec<VariantId>,
     /// Scheduler queues with its requests.
     pub schedulers: Vec<SubjectId>,
+    /// Average request, as last known.
+    pub tokens: Option<Tokens>,
     /// Last stream time at which a request was seen.
     pub last_active: Option<TimeMs>,
     /// Since when the model is watched without a gap that could hide a request.
@@ -196,6 +198,7 @@ impl Topology {
             config: config.clone(),
             variants: Vec::new(),
             schedulers: Vec::new(),
+            tokens: None,
             last_active: None,
             watched_since: None,
             dirty: false,

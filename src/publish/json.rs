@@ -19,8 +19,8 @@ impl Decision {
             "desired {}, current {} ({} not ready), reporting {}",
             self.desired, self.current, self.pending, self.reporting
         );
-        let load = match e.arrival_rate_per_s {
-            Some(rate) => format!("{rate:.2} requests/s arrive for the model"),
+        let load = match e.demand_per_s {
+            Some(rate) => format!("{rate:.2} requests/s arrive or wait for the model"),
             None => "the arrival rate is not known".into(),
         };
         match self.cause {
@@ -113,7 +113,7 @@ fn decision(decision: &Decision) -> Value {
         "mode": e.mode.as_str(),
         "fallback": e.fallback.map(|unknown| format!("saturation decides: {}", unknown.explain())),
         "model": {
-            "arrivalRatePerSecond": e.arrival_rate_per_s,
+            "demandPerSecond": e.demand_per_s,
             "avgSpareKvCache": e.avg_spare_kv,
             "avgSpareQueue": e.avg_spare_queue,
             "saturatedReplicas": e.saturated,

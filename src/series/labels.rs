@@ -1,7 +1,11 @@
 //! The label set of one relevant series: read once, checked against the data rules, sorted.
 
 use crate::limits::{LABEL_MAX_BYTES, LABELS_PER_SERIES_MAX};
-use crate::wire::v1::Series;
+use crate::wire::WireError;
+
+/// Labels that tell the senders of a high-availability pair apart. They are no part of a series' identity:
+/// whichever of the pair sends it, it is the same series.
+pub const REPLICA_LABELS: [&str; 2] = ["__replica__", "prometheus_replica"];
 
 /// Why a series is refused; the rest of its request is still used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +55,24 @@ pub enum LabelError {
         /// Limit in force.
         limit: usize,
     },
+    /// A reference of a 2.0 series that no symbol answers to.
+    #[error("series {number} of the request: reference {reference} is beyond the {symbols} symbols")]
+    RefOutOfRange {
+        /// Number of the series in the request, from 1.
+        number: u32,
+        /// The reference.
+        reference: u32,
+        /// Symbols in the table.
+        symbols: usize,
+    },
+    /// Label references of a 2.0 series that do not come in pairs.
+    #[error("series {number} of the request: {refs} label references are not pairs of name and value")]
+    OddRefs {
+        /// Number of the series in the request, from 1.
+        number: u32,
+        /// How many there are.
+        refs: usize,
+    },
     /// The bytes of the label set are not a valid message.
     #[error("series with broken labels: {0}")]
     Broken(String),
@@ -63,11 +85,15 @@ pub struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    /// Reads and checks the labels of `series`. Empty values count as absent, as in Prometheus.
-    pub fn read(series: &Series<'a>, metric: &[u8]) -> Result<Self, LabelError> {
+    /// Reads and checks the labels of a series. Empty values count as absent, as in Prometheus, and
+    /// [`REPLICA_LABELS`] are left out.
+    pub fn read(
+        labels: impl Iterator<Item = Result<(&'a [u8], &'a [u8]), WireError>>,
+        metric: &[u8],
+    ) -> Result<Self, LabelError> {
         let metric = || short(metric);
         let mut pairs: Vec<(&'a str, &'a str)> = Vec::with_capacity(16);
-        for label in series.labels() {
+        for label in labels {
             let (name, value) = label.map_err(|error| LabelError::Broken(error.to_string()))?;
             if pairs.len() == LABELS_PER_SERIES_MAX {
                 return Err(LabelError::TooMany { metric: metric(), limit: LABELS_PER_SERIES_MAX });
@@ -89,7 +115,7 @@ impl<'a> Labels<'a> {
         if let Some(twice) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(LabelError::Duplicate { metric: metric(), label: short(twice[0].0.as_bytes()) });
         }
-        pairs.retain(|(_, value)| !value.is_empty());
+        pairs.retain(|(name, value)| !value.is_empty() && !REPLICA_LABELS.contains(name));
         Ok(Labels { pairs })
     }
 
@@ -113,7 +139,7 @@ impl<'a> Labels<'a> {
 }
 
 /// A peer's text cut to a length that suits a log line.
-fn short(text: &[u8]) -> String {
+pub(crate) fn short(text: &[u8]) -> String {
     const SHOWN: usize = 80;
     let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN)]);
     let ellipsis = if text.len() > SHOWN { "..." } else { "" };

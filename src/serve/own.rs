@@ -70,7 +70,7 @@ impl OwnMetrics {
     /// A write request's samples were taken in.
     pub fn write_taken(&self, report: &WriteReport) {
         self.series.inc_by(report.counts.series);
-        let foreign = report.counts.samples.saturating_sub(report.used + report.meaningless);
+        let foreign = report.written.samples.saturating_sub(report.used + report.meaningless);
         for (outcome, count) in [
             ("used", report.used),
             ("late", report.late),

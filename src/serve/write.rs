@@ -1,16 +1,21 @@
-//! `POST /api/v1/write`: remote-write 1.0.
+//! `POST /api/v1/write`: remote-write 1.0 and 2.0, told apart by the content type alone.
 //!
 //! Encoding and type are checked before the body is read, sizes before anything is allocated. 2xx means:
 //! the samples are in the windows and the decisions that they cause are on the board. Overload is 503
 //! with `Retry-After`, because Prometheus drops data on 429.
+//!
+//! Answers to 2.0 say how much was accepted, also with 400. With 5xx they say 0, because the sender sends
+//! everything again; what was kept of it changes nothing the second time. Answers to 1.0 never say it: a
+//! sender of 1.0 would believe the numbers of things it did not send.
 
 use super::Context;
+use crate::engine::Written;
 use crate::limits::{RETRY_AFTER_S, WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
 use crate::runner::RunnerError;
-use crate::wire::{WireError, decompress};
+use crate::wire::{Version, WireError, decompress};
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use std::sync::Mutex;
@@ -27,9 +32,18 @@ const BUFFER_KEPT_MAX_BYTES: usize = 8 << 20;
 /// Handles one write request.
 pub async fn write(State(context): State<Context>, request: Request) -> Response {
     let started = Instant::now();
-    let response = match take(&context, request).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
+    let response = match check_headers(request.headers()) {
+        Ok(version) => {
+            let (mut response, written) = match take(&context, version, request).await {
+                Ok(written) => (StatusCode::NO_CONTENT.into_response(), written),
+                Err(refusal) => (refusal.response(), refusal.written),
+            };
+            if version == Version::V2 {
+                tell(response.headers_mut(), written);
+            }
+            response
+        }
+        Err(refusal) => refusal.response(),
     };
     context.own.write_answered(response.status(), started.elapsed());
     response
@@ -39,21 +53,21 @@ pub async fn write(State(context): State<Context>, request: Request) -> Response
 struct Refusal {
     status: StatusCode,
     message: String,
+    /// What was accepted all the same.
+    written: Written,
 }
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Refusal { status, message: message.into() }
+        Refusal { status, message: message.into(), written: Written::default() }
     }
 
     fn busy(message: &str) -> Self {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
-}
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, self.message + "\n").into_response();
+    fn response(&self) -> Response {
+        let mut response = (self.status, format!("{}\n", self.message)).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
@@ -71,8 +85,18 @@ impl From<WireError> for Refusal {
     }
 }
 
-async fn take(context: &Context, request: Request) -> Result<Response, Refusal> {
-    check_headers(request.headers())?;
+/// Says how much was accepted.
+fn tell(headers: &mut HeaderMap, written: Written) {
+    for (name, count) in [
+        ("x-prometheus-remote-write-samples-written", written.samples),
+        ("x-prometheus-remote-write-histograms-written", written.histograms),
+        ("x-prometheus-remote-write-exemplars-written", written.exemplars),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from(count));
+    }
+}
+
+async fn take(context: &Context, version: Version, request: Request) -> Result<Written, Refusal> {
     let (body, mut reserved) = read_body(context, request).await?;
     let announced = snap::raw::decompress_len(&body).unwrap_or(0).min(WRITE_DECODED_MAX_BYTES);
     reserved.merge(reserve(context, announced)?);
@@ -86,7 +110,7 @@ async fn take(context: &Context, request: Request) -> Result<Response, Refusal> 
         }
     };
     drop(body);
-    let answer = context.engine.write(buffer, len).map_err(|error| match error {
+    let answer = context.engine.write(version, buffer, len).map_err(|error| match error {
         RunnerError::Busy => Refusal::busy("the queue of write requests is full; try again"),
         RunnerError::Ended => Refusal::busy("shutting down; try again"),
     })?;
@@ -107,9 +131,9 @@ async fn take(context: &Context, request: Request) -> Result<Response, Refusal> 
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         let message =
             format!("{} rejected, the rest was kept: {}{more}", report.rejected, reasons.join("; "));
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+        return Err(Refusal { written: report.written, ..Refusal::new(StatusCode::BAD_REQUEST, message) });
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(report.written)
 }
 
 fn keep(buffer: Vec<u8>) {
@@ -122,7 +146,7 @@ fn keep(buffer: Vec<u8>) {
 }
 
 /// The schema is chosen by `Content-Type` alone; the version header is informative.
-fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_headers(headers: &HeaderMap) -> Result<Version, Refusal> {
     let unsupported = |message: String| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?").trim());
     match text(header::CONTENT_ENCODING) {
@@ -134,7 +158,8 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
             ));
         }
     }
-    let Some(content_type) = text(header::CONTENT_TYPE) else { return Ok(()) };
+    let mut version = Version::V1;
+    let Some(content_type) = text(header::CONTENT_TYPE) else { return Ok(version) };
     let mut parts = content_type.split(';').map(str::trim);
     let media_type = parts.next().unwrap_or_default();
     if !media_type.eq_ignore_ascii_case("application/x-protobuf") {
@@ -144,11 +169,13 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
         ));
     }
     for parameter in parts.filter(|parameter| !parameter.is_empty()) {
-        match parameter.split_once('=') {
-            Some(("proto", "prometheus.WriteRequest")) => {}
+        match parameter.split_once('=').map(|(key, value)| (key.trim(), value.trim().trim_matches('"'))) {
+            Some(("proto", "prometheus.WriteRequest")) => version = Version::V1,
+            Some(("proto", "io.prometheus.write.v2.Request")) => version = Version::V2,
             Some(("proto", other)) => {
                 return unsupported(format!(
-                    "message {} is not supported; set protobuf_message: prometheus.WriteRequest",
+                    "message {} is not supported; set protobuf_message: io.prometheus.write.v2.Request \
+                     or prometheus.WriteRequest",
                     other.escape_debug()
                 ));
             }
@@ -156,7 +183,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
             None => return unsupported("content type has a parameter without a value".into()),
         }
     }
-    Ok(())
+    Ok(version)
 }
 
 fn reserve(context: &Context, bytes: usize) -> Result<SemaphorePermit<'_>, Refusal> {

@@ -36,14 +36,19 @@ impl<'a> Reader<'a> {
         self.base + self.position
     }
 
-    fn error(&self, what: &'static str) -> WireError {
+    /// Whether everything has been read.
+    pub fn is_empty(&self) -> bool {
+        self.position == self.buffer.len()
+    }
+
+    pub(super) fn error(&self, what: &'static str) -> WireError {
         WireError::Proto { offset: self.offset(), what }
     }
 
     /// Next field as (number, value), or `None` at the end of the message.
     #[inline]
     pub fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
-        if self.position == self.buffer.len() {
+        if self.is_empty() {
             return Ok(None);
         }
         let key = self.varint()?;
@@ -71,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn varint(&mut self) -> Result<u64, WireError> {
+    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
         // Nearly every key and length fits one byte.
         if let Some(&byte) = self.buffer.get(self.position)
             && byte < 0x80
@@ -113,4 +118,28 @@ impl<'a> Reader<'a> {
         self.position += length;
         bytes
     }
+}
+
+/// The length-delimited fields number `wanted` of one message, each with its offset in the request. Ends
+/// at the first error.
+pub fn messages<'a>(
+    reader: Reader<'a>,
+    wanted: u32,
+) -> impl Iterator<Item = Result<(&'a [u8], usize), WireError>> + use<'a> {
+    let mut reader = Some(reader);
+    std::iter::from_fn(move || {
+        loop {
+            match reader.as_mut()?.field() {
+                Ok(Some((number, Value::Bytes(message)))) if number == wanted => {
+                    return Some(Ok((message, reader.as_ref()?.offset() - message.len())));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => {
+                    reader = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    })
 }

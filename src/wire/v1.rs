@@ -10,9 +10,13 @@
 //! The structure of every series is checked; the contents of labels and samples only when they are
 //! read, so a series that is not ours costs a walk over its field lengths and nothing else.
 
-use super::WireError;
-use super::proto::{Reader, Value};
+use super::histogram::{HistogramError, check as check_histogram};
+use super::proto::{Reader, Value, messages};
+use super::{Counts, WireError, parse_sample, wrong_type};
 use crate::units::TimeMs;
+
+/// Fields of a `Sample`.
+const SAMPLE_FIELDS: u32 = 2;
 
 /// One `TimeSeries` message, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -30,21 +34,6 @@ pub struct Series<'a> {
     pub exemplars: u32,
     /// Number of native histograms.
     pub histograms: u32,
-}
-
-/// Counts of what one request carried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// `TimeSeries` messages.
-    pub series: u64,
-    /// Float samples.
-    pub samples: u64,
-    /// Exemplars.
-    pub exemplars: u64,
-    /// Native histograms.
-    pub histograms: u64,
-    /// Metadata entries.
-    pub metadata: u64,
 }
 
 /// Calls `visit` for every series of the request, in order.
@@ -76,10 +65,6 @@ pub fn walk<'a>(request: &'a [u8], mut visit: impl FnMut(Series<'a>)) -> Result<
 /// untouched or walked to its end.
 pub fn check(request: &[u8]) -> Result<Counts, WireError> {
     walk(request, |_| {})
-}
-
-fn wrong_type(reader: &Reader<'_>) -> WireError {
-    WireError::Proto { offset: reader.offset(), what: "field has the wrong wire type" }
 }
 
 impl<'a> Series<'a> {
@@ -118,18 +103,9 @@ impl<'a> Series<'a> {
 
     /// Labels as (name, value) byte strings in the sender's order.
     pub fn labels(&self) -> impl Iterator<Item = Result<(&'a [u8], &'a [u8]), WireError>> + use<'a> {
-        let mut reader = Reader::new(self.message, self.base);
-        std::iter::from_fn(move || {
-            loop {
-                match reader.field() {
-                    Ok(Some((1, Value::Bytes(label)))) => {
-                        return Some(parse_label(label, reader.offset() - label.len()));
-                    }
-                    Ok(Some(_)) => continue,
-                    Ok(None) => return None,
-                    Err(error) => return Some(Err(error)),
-                }
-            }
+        messages(Reader::new(self.message, self.base), 1).map(|label| {
+            let (label, base) = label?;
+            parse_label(label, base)
         })
     }
 
@@ -144,21 +120,21 @@ impl<'a> Series<'a> {
         Ok(None)
     }
 
+    /// Judges every native histogram of the series.
+    pub fn histograms(&self) -> impl Iterator<Item = Result<(), HistogramError>> + use<'a> {
+        messages(Reader::new(self.message, self.base), 4).map(|histogram| {
+            let (histogram, base) = histogram?;
+            check_histogram(histogram, base)
+        })
+    }
+
     /// Float samples in the sender's order.
     pub fn samples(&self) -> impl Iterator<Item = Result<(TimeMs, f64), WireError>> + use<'a> {
         // Labels come first, so the walk can start behind them.
-        let mut reader = Reader::new(&self.message[self.labels_end..], self.base + self.labels_end);
-        std::iter::from_fn(move || {
-            loop {
-                match reader.field() {
-                    Ok(Some((2, Value::Bytes(sample)))) => {
-                        return Some(parse_sample(sample, reader.offset() - sample.len()));
-                    }
-                    Ok(Some(_)) => continue,
-                    Ok(None) => return None,
-                    Err(error) => return Some(Err(error)),
-                }
-            }
+        let behind = Reader::new(&self.message[self.labels_end..], self.base + self.labels_end);
+        messages(behind, 2).map(|sample| {
+            let (sample, base) = sample?;
+            parse_sample(sample, base, SAMPLE_FIELDS)
         })
     }
 }
@@ -176,18 +152,4 @@ fn parse_label(label: &[u8], base: usize) -> Result<(&[u8], &[u8]), WireError> {
         }
     }
     Ok((name, text))
-}
-
-fn parse_sample(sample: &[u8], base: usize) -> Result<(TimeMs, f64), WireError> {
-    let (mut time, mut number) = (0i64, 0f64);
-    let mut reader = Reader::new(sample, base);
-    while let Some((field, value)) = reader.field()? {
-        match (field, value) {
-            (1, Value::Fixed64(bits)) => number = f64::from_bits(bits),
-            (2, Value::Varint(bits)) => time = bits as i64,
-            (1 | 2, _) => return Err(wrong_type(&reader)),
-            _ => {}
-        }
-    }
-    Ok((TimeMs(time), number))
 }

@@ -5,6 +5,7 @@ use inferno_sidecar::engine::Rejection;
 use inferno_sidecar::limits::FUTURE_MAX_MS;
 use inferno_sidecar::proto::TimeSeries;
 use inferno_sidecar::series::labels::LabelError;
+use inferno_sidecar::wire::Version;
 
 fn pod() -> Pod {
     Pod::new("a", 0, "m")
@@ -31,6 +32,43 @@ fn resending_a_request_changes_nothing() {
     world.write_at(&scrape, at(100.0));
     assert_eq!(world.boards(), boards);
     assert_same(&before, world.engine.board(), "after resending");
+}
+
+#[test]
+fn resending_a_request_in_the_other_version_changes_nothing() {
+    let mut world = world();
+    let scrape = Scrape::at(15.0).deployment("a", 1, 1).pod(&pod().load(0.95, 9.0)).queue("m", 2.0);
+    let first = world.engine.write_v2(&scrape.encode_2(), at(15.0)).expect("the request is sound");
+    world.publish();
+    assert_eq!((first.used, first.late, first.rejected), (8, 0, 0));
+    let (before, boards, series) =
+        (world.engine.board().clone(), world.boards(), world.engine.stats().series);
+    for version in [Version::V1, Version::V2, Version::V2, Version::V1] {
+        let bytes = if version == Version::V1 { scrape.encode() } else { scrape.encode_2() };
+        let report = world.engine.write(version, &bytes, at(16.0)).expect("the request is sound");
+        world.publish();
+        assert_eq!((report.late, report.rejected, report.written.samples), (8, 0, 8));
+    }
+    assert_eq!((world.boards(), world.engine.stats().series), (boards, series));
+    assert_same(&before, world.engine.board(), "after resending");
+}
+
+#[test]
+fn noise_in_a_request_of_2_0_does_no_harm() {
+    let mut world = world();
+    let good = Scrape::at(15.0).deployment("a", 1, 1).pod(&pod()).encode_2();
+    for at_byte in 0..good.len() {
+        for bits in [0x01, 0x80, 0xff] {
+            let mut bytes = good.clone();
+            bytes[at_byte] ^= bits;
+            // Structure or content is wrong, or another series was meant; nothing panics.
+            if let Ok(report) = world.engine.write_v2(&bytes, at(15.0)) {
+                assert!(report.written.samples <= report.counts.samples, "{report:?}");
+            }
+        }
+        let _ = world.engine.write_v2(&good[..at_byte], at(15.0));
+    }
+    world.publish();
 }
 
 #[test]

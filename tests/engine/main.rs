@@ -11,3 +11,6 @@ mod replay;
 mod scaling;
 mod snapshots;
 mod support;
+#[allow(dead_code)] // the engine takes messages, not requests with headers
+#[path = "../support/table.rs"]
+mod table;

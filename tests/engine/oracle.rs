@@ -212,9 +212,15 @@ impl Pair {
                 self.now_ms += gap_ms;
                 let seconds = self.now_ms as f64 / 1000.0;
                 let scrape = reports.iter().fold(Scrape::at(seconds), |scrape, r| add(scrape, r, seconds));
-                let bytes = scrape.encode();
-                let reports = self.engines.each_mut().map(|e| e.write_v1(&bytes, at(seconds)).unwrap());
-                assert_eq!(reports[0], reports[1]);
+                let [incremental, oracle] = &mut self.engines;
+                // Either version of the protocol, now and then: the same series, the same report.
+                let report = incremental.write_v1(&scrape.encode(), at(seconds)).unwrap();
+                let other = match self.now_ms % 3 {
+                    0 => oracle.write_v1(&scrape.encode(), at(seconds)),
+                    _ => oracle.write_v2(&scrape.encode_2(), at(seconds)),
+                };
+                assert_eq!(report, other.unwrap());
+                assert_eq!(incremental.stats().series, oracle.stats().series);
             }
             Event::Configure(number) => {
                 self.resolved = resolve(&documents("t.yaml", &configuration(*number)), &self.resolved);

@@ -98,6 +98,11 @@ impl Scrape {
     pub fn encode(&self) -> Vec<u8> {
         WriteRequest { timeseries: self.series.clone(), ..WriteRequest::default() }.encode_to_vec()
     }
+
+    /// The same as a request of remote-write 2.0.
+    pub fn encode_2(&self) -> Vec<u8> {
+        crate::table::request_of(&self.series).encode_to_vec()
+    }
 }
 
 /// One series with one sample.

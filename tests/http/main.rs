@@ -6,5 +6,9 @@ mod api;
 mod client;
 mod overload;
 mod query;
+mod senders;
+#[path = "../support/server.rs"]
 mod server;
+#[path = "../support/table.rs"]
+mod table;
 mod write;

@@ -5,6 +5,7 @@ use crate::server::*;
 use axum::body::{Body, Bytes};
 use inferno_sidecar::limits::{WRITE_INFLIGHT_MAX_BYTES, WRITE_QUEUE_MAX};
 use inferno_sidecar::proto::WriteRequest;
+use inferno_sidecar::wire::Version;
 use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,9 +35,9 @@ async fn a_full_queue_asks_to_try_again() {
     let mut refusal = None;
     // The engine may be done before the request arrives; then it is given the work again.
     for _ in 0..50 {
-        heard.extend(server.engine.write(heavy.clone(), heavy.len()));
+        heard.extend(server.engine.write(Version::V1, heavy.clone(), heavy.len()));
         let before = heard.len();
-        while let Ok(answer) = server.engine.write(Vec::new(), 0) {
+        while let Ok(answer) = server.engine.write(Version::V1, Vec::new(), 0) {
             heard.push(answer);
             assert!(heard.len() < before + 100_000, "the queue has an end");
         }

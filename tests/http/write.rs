@@ -31,13 +31,13 @@ fn written_headers(headers: &HeaderMap) -> usize {
 async fn type_and_encoding_are_checked_before_the_body() {
     let server = Server::ready().await;
     let proto = "application/x-protobuf";
-    let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let v3 = "application/x-protobuf;proto=io.prometheus.write.v3.Request";
     for (headers, code, said) in [
         (vec![("content-type", "application/json")], 415, "send application/x-protobuf"),
         (vec![("content-type", "image/png")], 415, "image/png"),
         (vec![("content-type", proto), ("content-encoding", "gzip")], 415, "send snappy"),
         (vec![("content-type", proto), ("content-encoding", "zstd")], 415, "zstd"),
-        (vec![("content-type", v2)], 415, "protobuf_message: prometheus.WriteRequest"),
+        (vec![("content-type", v3)], 415, "protobuf_message: io.prometheus.write.v2.Request"),
         (vec![("content-type", "application/x-protobuf;proto=other")], 415, "other"),
         (vec![("content-type", "application/x-protobuf;proto")], 415, "parameter without a value"),
         (vec![("content-type", "application/x-protobuf; proto=prometheus.WriteRequest")], 204, ""),
@@ -181,7 +181,7 @@ async fn what_is_valid_but_says_nothing_is_taken() {
         [vec![0x0a], length, message].concat()
     };
     let exemplar = field(3, &field(1, &[field(1, b"trace_id"), field(2, b"abc")].concat()));
-    let histogram = field(4, &[0x08, 0x05]);
+    let histogram = field(4, &[0x08, 0x00]);
     let metadata = field(3, &[vec![0x08, 0x02], field(2, b"vllm:num_requests_waiting")].concat());
     for (what, message) in [
         ("nothing", Vec::new()),

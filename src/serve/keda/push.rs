@@ -121,6 +121,7 @@ mod tests {
     use crate::proto::{Label, Sample, TimeSeries, WriteRequest};
     use crate::runner::{self, Clock};
     use crate::series::dialect::Dialects;
+    use crate::wire::Version;
     use futures_util::StreamExt;
     use prost::Message;
     use std::sync::Arc;
@@ -156,7 +157,7 @@ mod tests {
         }
         let message = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
         let len = message.len();
-        let done = engine.write(message, len).expect("there is room").await.expect("answered");
+        let done = engine.write(Version::V1, message, len).expect("there is room").await.expect("answered");
         assert!(done.outcome.is_ok());
         engine
     }

@@ -1,11 +1,11 @@
-//! The borrowed decoder against prost's: equal on what is valid, never a panic and never stricter on what
+//! The borrowed decoder of 1.0 against prost's: equal on what is valid, never a panic and never stricter on what
 //! is not.
 
 use inferno_sidecar::proto::{
     BucketSpan, Exemplar, Histogram, Label, MetricMetadata, Sample, TimeSeries, WriteRequest, histogram,
 };
-use inferno_sidecar::wire::v1::{self, Counts};
-use inferno_sidecar::wire::{WireError, decompress};
+use inferno_sidecar::wire::v1;
+use inferno_sidecar::wire::{Counts, WireError, decompress};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -58,7 +58,7 @@ fn compare(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn text() -> impl Strategy<Value = String> {
+pub fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-z_]{0,12}",
         1 => "\\PC{0,8}",
@@ -68,7 +68,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-fn number() -> impl Strategy<Value = f64> {
+pub fn number() -> impl Strategy<Value = f64> {
     prop_oneof![any::<f64>(), any::<u64>().prop_map(f64::from_bits), Just(0.0)]
 }
 
@@ -115,7 +115,7 @@ fn request() -> impl Strategy<Value = WriteRequest> {
         .prop_map(|(timeseries, metadata)| WriteRequest { timeseries, metadata })
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -124,7 +124,7 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// A field of a later version of the message.
-fn unknown_field() -> impl Strategy<Value = Vec<u8>> {
+pub fn unknown_field() -> impl Strategy<Value = Vec<u8>> {
     let number = 5..1u64 << 29;
     (number, 0..4usize, any::<u64>(), prop::collection::vec(any::<u8>(), 0..20)).prop_map(
         |(number, kind, value, bytes)| {
@@ -145,7 +145,7 @@ fn unknown_field() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Wraps `message` as field `number`.
-fn field(number: u64, message: &[u8]) -> Vec<u8> {
+pub fn field(number: u64, message: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     varint(number << 3 | 2, &mut out);
     varint(message.len() as u64, &mut out);
