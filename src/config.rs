@@ -7,8 +7,10 @@ pub mod check;
 pub mod objects;
 mod problem;
 pub mod resolve;
+mod role;
 
 pub use problem::{Kept, Problem};
+pub use role::Role;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -46,11 +48,17 @@ pub struct ModelKey {
     pub namespace: Arc<str>,
     /// Model ID as clients send it (`model_name` of the engine's series).
     pub model_id: Arc<str>,
+    /// Part of the work: variants that prefill and variants that decode are planned apart.
+    pub role: Role,
 }
 
 impl fmt::Display for ModelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.model_id)
+        write!(f, "{}/{}", self.namespace, self.model_id)?;
+        match self.role {
+            Role::Both => Ok(()),
+            role => write!(f, " ({})", role.as_str()),
+        }
     }
 }
 
@@ -162,6 +170,8 @@ pub struct Variant {
     pub key: VariantKey,
     /// Model served, as clients name it.
     pub model_id: Arc<str>,
+    /// Which part of a request it serves.
+    pub role: Role,
     /// What is scaled.
     pub target: ScaleTarget,
     /// Accelerator type, published as `accelerator_type`; `unknown` when nothing states it.
@@ -187,7 +197,7 @@ pub struct Variant {
 impl Variant {
     /// Key of the model whose demand this variant shares.
     pub fn model(&self) -> ModelKey {
-        ModelKey { namespace: self.key.namespace.clone(), model_id: self.model_id.clone() }
+        ModelKey { namespace: self.key.namespace.clone(), model_id: self.model_id.clone(), role: self.role }
     }
 
     /// The published `variant_id`: `MODEL-ACCELERATOR-COUNT`.

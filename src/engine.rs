@@ -20,6 +20,8 @@
 mod decide;
 mod ingest;
 mod ingest_v2;
+mod limit;
+mod nodes;
 mod observe;
 mod plan;
 mod store;
@@ -41,7 +43,7 @@ use crate::units::TimeMs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Store, SubjectId};
-use topology::{ModelId, Topology};
+use topology::{ModelId, Topology, VariantId};
 
 /// A decision that changed a desired count, for the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +77,8 @@ pub struct Stats {
     pub models: usize,
     /// Models recomputed since the start.
     pub recomputations: u64,
+    /// Entries made since the start.
+    pub entries: u64,
 }
 
 /// Reused memory of one model's recomputation.
@@ -128,9 +132,15 @@ pub struct Engine {
     catching_up: CatchingUp,
     removed: Vec<VariantKey>,
     recomputations: u64,
+    entries: u64,
     sweep_cursor: usize,
     planner: Planner,
     token_memory: TokenMemory,
+    /// Entries of the variants planned anew, before the inventory has its say.
+    proposals: Vec<(VariantId, Entry)>,
+    cards: limit::Cards,
+    /// Something was said about a node's accelerators.
+    nodes_changed: bool,
     scratch: Scratch,
     interned: ingest_v2::Interned,
 }
@@ -155,9 +165,13 @@ impl Engine {
             catching_up: CatchingUp::NotBegun,
             removed: Vec::new(),
             recomputations: 0,
+            entries: 0,
             sweep_cursor: 0,
             planner: Planner::default(),
             token_memory: TokenMemory::default(),
+            proposals: Vec::new(),
+            cards: limit::Cards::default(),
+            nodes_changed: false,
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
         }
@@ -180,6 +194,7 @@ impl Engine {
     /// Takes over a configuration with the problems found in it. Only touched models are recomputed.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot, problems: Arc<[Problem]>) {
         let change = self.topology.apply(snapshot);
+        self.cards.configure(&snapshot.inventory);
         self.problems = problems;
         self.configured = true;
         self.removed.extend(change.removed);
@@ -222,10 +237,12 @@ impl Engine {
         let mut dirty = std::mem::take(&mut self.dirty);
         for model in dirty.drain(..) {
             if self.topology.models.contains(model as usize) {
-                self.recompute(model, &mut next);
+                self.recompute(model);
             }
         }
         self.dirty = dirty;
+        self.count_nodes();
+        self.share_cards(&mut next);
         self.publish_surroundings(&mut next);
         let mut board = next?;
         board.version += 1;
@@ -274,6 +291,7 @@ impl Engine {
             variants: self.topology.variants.len(),
             models: self.topology.models.len(),
             recomputations: self.recomputations,
+            entries: self.entries,
         }
     }
 
@@ -342,13 +360,13 @@ impl Engine {
         }
         let mut moved = Vec::new();
         for (id, scheduler) in &mut self.store.schedulers {
-            let model = self.topology.model_of_queue(&scheduler.namespace, &scheduler.model);
-            let old = std::mem::replace(&mut scheduler.model_id, model);
-            if old != model {
-                moved.extend(old.into_iter().chain(model));
+            let models = self.topology.models_of_queue(&scheduler.namespace, &scheduler.model);
+            for model in &models {
+                self.topology.models[*model as usize].schedulers.push(id as SubjectId);
             }
-            if let Some(model) = model {
-                self.topology.models[model as usize].schedulers.push(id as SubjectId);
+            if models != scheduler.models {
+                moved.extend(models.iter().chain(&scheduler.models));
+                scheduler.models = models;
             }
         }
         for model in moved {

@@ -98,8 +98,10 @@ impl Direction {
 /// One plan entry with its reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Replicas wanted.
+    /// Replicas asked for.
     pub desired: u32,
+    /// Replicas asked for if there were cards for everybody; more than `desired` where `limit` binds.
+    pub wanted: u32,
     /// Replicas there are, ready or not.
     pub current: u32,
     /// Replicas of `current` that are not ready.
@@ -110,6 +112,8 @@ pub struct Decision {
     pub current_from: CurrentFrom,
     /// Why `desired` is what it is.
     pub cause: Cause,
+    /// What holds `desired` below `wanted`.
+    pub limit: Option<CardLimit>,
     /// `desired` before its last change, and stream time of that change.
     pub previous: Option<(u32, TimeMs)>,
     /// Stream time at which a difference between `desired` and `current` began.
@@ -123,6 +127,19 @@ impl Decision {
     pub fn desired_ratio(&self) -> f64 {
         f64::from(self.desired) / f64::from(self.current.max(1))
     }
+}
+
+/// The cards that stand against more replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardLimit {
+    /// Why more is wanted.
+    pub wanted_for: Cause,
+    /// Accelerator type whose cards are short; `None` for those of all types together.
+    pub accelerator: Option<Arc<str>>,
+    /// Namespace whose quota it is; `None` for the inventory or a quota for all namespaces.
+    pub namespace: Option<Arc<str>>,
+    /// Cards that there are, or that the quota allows.
+    pub cards: u64,
 }
 
 /// Where the number of current replicas was read.
@@ -155,8 +172,22 @@ pub struct Evidence {
     pub scale_down_safe: bool,
     /// Requests that the scheduler holds back.
     pub scheduler_queue: Option<f64>,
+    /// Where the next replica of the model would be cheapest, and the second choice.
+    pub next_replica: [Option<NextReplica>; 2],
     /// Thresholds in force.
     pub thresholds: SaturationConfig,
+}
+
+/// What one more replica would cost: of the variants below their maximum the one with the least cost per
+/// capacity, or the least cost where some capacity is not known. Cards are not looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NextReplica {
+    /// Name of the variant.
+    pub variant: Arc<str>,
+    /// Cost of one replica.
+    pub cost: f64,
+    /// Cost of a replica per request per second that it carries; `None` where not all capacities are known.
+    pub cost_per_capacity: Option<f64>,
 }
 
 /// Load of a variant over the window; `None` where the input says nothing.
@@ -228,6 +259,8 @@ pub enum Fault {
     },
     /// The first decision waits until the pods that report are known to be all.
     WarmingUp,
+    /// The model is to be held within the inventory, but nobody knows how many cards of its type exist.
+    InventoryUnknown,
 }
 
 impl Fault {
@@ -241,6 +274,7 @@ impl Fault {
             Fault::MissingSignal { .. } => "missing_signal",
             Fault::ModelMismatch { .. } => "model_mismatch",
             Fault::WarmingUp => "warming_up",
+            Fault::InventoryUnknown => "inventory_unknown",
         }
     }
 
@@ -279,6 +313,11 @@ impl Fault {
                  series to shorten this"
                     .into()
             }
+            Fault::InventoryUnknown => format!(
+                "nobody says how many cards of type {} exist, so no limit is applied; state capacity in the \
+                 inventory configuration, or forward kube_node_status_allocatable and kube_node_labels",
+                variant.accelerator
+            ),
         }
     }
 }

@@ -65,6 +65,8 @@ pub enum Signal {
     ReplicaSetOwner,
     /// Accelerators that a node offers.
     NodeAccelerators,
+    /// Product name of a node's accelerators, in labels.
+    NodeLabels,
 }
 
 /// How the values of a signal behave over time.
@@ -100,7 +102,7 @@ impl Signal {
             | QueueTimeCount
             | PrefixCacheHits
             | PrefixCacheQueries => SignalKind::Counter,
-            CacheConfig | PodOwner | ReplicaSetOwner => SignalKind::Info,
+            CacheConfig | PodOwner | ReplicaSetOwner | NodeLabels => SignalKind::Info,
         }
     }
 
@@ -179,4 +181,6 @@ pub struct Classified {
     pub owner: Option<Owner>,
     /// KV cache capacity in tokens, for `CacheConfig`.
     pub kv_capacity_tokens: Option<f64>,
+    /// Product name of the accelerators, for `NodeLabels`.
+    pub product: Option<Arc<str>>,
 }

@@ -1,16 +1,16 @@
 //! Recomputes one model: observed load and replica state in, one decision per variant out.
 
+use super::Engine;
 use super::observe::{Observed, observe, scheduler_queue};
 use super::plan::{DemandSeen, capacity_per_s};
 use super::topology::{ModelId, VariantId};
-use super::{Engine, Scaling};
 use crate::analyze::rule::Rule;
 use crate::analyze::saturation::{analyze_into, targets};
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, SaturationConfig};
 use crate::limits::{TRANSITION_MAX_MS, WARM_UP_MS};
 use crate::optimize::enforcer::{Enforced, enforce};
-use crate::publish::{Board, Cause, CurrentFrom, Decision, Direction, Entry, Evidence, Fault, ScalingCount};
+use crate::publish::{Cause, CurrentFrom, Decision, Entry, Evidence, Fault, NextReplica};
 use crate::units::TimeMs;
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use std::sync::Arc;
 const UTILIZATION_MIN: f64 = 0.05;
 
 impl Engine {
-    /// Recomputes a model and puts its variants' entries on the board if they differ.
-    pub(super) fn recompute(&mut self, id: ModelId, next: &mut Option<Board>) {
+    /// Recomputes the plan of a model.
+    pub(super) fn recompute(&mut self, id: ModelId) {
         self.recomputations += 1;
         let mut scratch = std::mem::take(&mut self.scratch);
         let old_deadline = self.topology.models[id as usize].deadline;
@@ -35,10 +35,10 @@ impl Engine {
             let variant = &self.topology.variants[*variant as usize];
             let readings = (&mut scratch.loads, &mut scratch.tokens);
             let mut observed = observe(&self.store, variant, index as u32, self.stream, readings);
-            (observed.pods, observed.pending) = replica_counts(&observed, variant.decision.as_ref());
+            (observed.pods, observed.pending) = replica_counts(&observed, variant.plan.as_ref());
             scratch.observed.push(observed);
         }
-        let deadline = self.decide_model(id, &variants, &mut scratch, next);
+        let deadline = self.decide_model(id, &variants, &mut scratch);
         let model = &mut self.topology.models[id as usize];
         model.variants = variants;
         model.deadline = deadline;
@@ -48,13 +48,7 @@ impl Engine {
         self.scratch = scratch;
     }
 
-    fn decide_model(
-        &mut self,
-        id: ModelId,
-        variants: &[VariantId],
-        scratch: &mut super::Scratch,
-        next: &mut Option<Board>,
-    ) -> TimeMs {
+    fn decide_model(&mut self, id: ModelId, variants: &[VariantId], scratch: &mut super::Scratch) -> TimeMs {
         let model = &self.topology.models[id as usize];
         let (config, key) = (model.config.clone(), model.key.clone());
         let scheduler = scheduler_queue(&self.store, &model.schedulers, self.stream);
@@ -87,14 +81,15 @@ impl Engine {
         self.stabilize(&config, variants, scratch, &mut deadline);
         hold_beside_a_change(scratch);
 
-        let evidence = Arc::new(evidence(scratch, &config, scheduler.queue, seen));
+        let next_replica = self.next_replica(variants, scratch);
+        let evidence = Arc::new(evidence(scratch, &config, scheduler.queue, seen, next_replica));
         for (index, variant) in variants.iter().enumerate() {
             let mut observed = std::mem::replace(&mut scratch.observed[index], Observed::nothing());
             deadline = deadline.min(observed.changes_at);
             observed.load.capacity_per_replica_per_s = capacity_per_s(&scratch.wishes, index);
             let (desired, cause) = scratch.plan[index];
             let proposal = Proposal { desired, cause, evidence: &evidence };
-            self.publish_variant(*variant, proposal, &mut observed, &mut deadline, next);
+            self.propose(*variant, proposal, &mut observed, &mut deadline);
         }
         deadline
     }
@@ -146,7 +141,7 @@ impl Engine {
             let (pods, pending) = (observed.pods, observed.pending);
             let mut state = targets::VariantState {
                 current: pods,
-                desired: variant.decision.as_ref().map(|decision| decision.desired),
+                desired: variant.plan.as_ref().map(|plan| plan.desired),
                 pending,
                 cost: variant.config.cost,
                 min: variant.config.min_replicas.unwrap_or(0),
@@ -166,6 +161,7 @@ impl Engine {
             }
             scratch.states.push(state);
         }
+        self.forget_growth(variants, scratch);
         // A model moves as a whole: while one of its changes is fresh, none is given up.
         let awaited =
             |index: usize| self.awaited(variants[index], &scratch.observed[index], &scratch.states[index]);
@@ -181,9 +177,25 @@ impl Engine {
         }
     }
 
+    /// Within an inventory a growth may wait for cards that never come. It is asked for anew every time,
+    /// from the load alone, as long as all that runs is heard: a claim must not outlive its ground.
+    fn forget_growth(&self, variants: &[VariantId], scratch: &mut super::Scratch) {
+        let is_limited = variants.first().is_some_and(|id| {
+            let model = self.topology.variants[*id as usize].model;
+            self.topology.models[model as usize].is_limited
+        });
+        let is_heard = |observed: &Observed| observed.reporting == observed.pods;
+        if !is_limited || scratch.analysis.total == 0 || !scratch.observed.iter().all(is_heard) {
+            return;
+        }
+        for state in scratch.states.iter_mut().filter(|state| state.desired > Some(state.current)) {
+            state.desired = Some(state.current);
+        }
+    }
+
     /// Whether the variant's last change is still awaited; `Some(true)` when it has been for too long.
     fn awaited(&self, id: VariantId, observed: &Observed, state: &targets::VariantState) -> Option<bool> {
-        let old = self.topology.variants[id as usize].decision.as_ref()?;
+        let old = self.topology.variants[id as usize].plan.as_ref()?;
         let waiting = state.desired != Some(observed.pods) || observed.reporting != observed.pods;
         let unmoved = (Some(old.desired), old.current, old.reporting)
             == (state.desired, observed.pods, observed.reporting);
@@ -200,7 +212,7 @@ impl Engine {
         scratch: &super::Scratch,
         (count, cause): (u32, Cause),
     ) -> (u32, Cause) {
-        let Some(old) = &self.topology.variants[id as usize].decision else { return (count, cause) };
+        let Some(old) = &self.topology.variants[id as usize].plan else { return (count, cause) };
         let observed = &scratch.observed[index];
         if scratch.states[index].desired.is_some() || cause == Cause::ScaleToZero {
             return (count, cause);
@@ -216,17 +228,17 @@ impl Engine {
         if count < least { (least, why) } else { (count, cause) }
     }
 
-    fn publish_variant(
+    /// Notes the plan of a variant and leaves its entry to the second phase.
+    fn propose(
         &mut self,
         id: VariantId,
         proposal: Proposal<'_>,
         observed: &mut Observed,
         deadline: &mut TimeMs,
-        next: &mut Option<Board>,
     ) {
         let stream = self.stream;
         let variant = &self.topology.variants[id as usize];
-        let previous = variant.decision.as_ref();
+        let previous = variant.plan.as_ref();
         let ready = previous.is_some() || observed.target.is_some() || {
             let settled = observed.first_seen.map(|first| first + WARM_UP_MS);
             if let Some(settled) = settled.filter(|settled| *settled > stream) {
@@ -235,53 +247,28 @@ impl Engine {
             observed.reporting > 0 && settled.is_some_and(|settled| settled <= stream)
         };
         note_faults(self, id, observed, ready);
-        let decision = ready.then(|| settle(proposal, previous, observed, stream));
-        if let Some(decision) = &decision {
-            let expires = decision.transition_since.map(|since| since + TRANSITION_MAX_MS);
+        let plan = ready.then(|| settle(proposal, previous, observed, stream));
+        if let Some(plan) = &plan {
+            let expires = plan.transition_since.map(|since| since + TRANSITION_MAX_MS);
             if let Some(expires) = expires.filter(|expires| *expires > stream) {
                 *deadline = (*deadline).min(expires);
             }
-            self.note_scaling(id, decision);
         }
         finish_load(
             observed,
             &self.topology.models[self.topology.variants[id as usize].model as usize].config.saturation,
         );
         let variant = &mut self.topology.variants[id as usize];
-        variant.decision = decision.clone();
+        (variant.plan, variant.pods) = (plan, observed.pods);
         let entry = Entry {
             variant: variant.config.clone(),
             variant_id: variant.variant_id.clone(),
-            decision,
+            decision: None,
             load: std::mem::take(&mut observed.load),
             health: observed.health.clone(),
-            scalings: variant.scalings.clone(),
+            scalings: Vec::new(),
         };
-        self.set_entry(next, entry);
-    }
-
-    /// Counts and reports a change of the desired count.
-    fn note_scaling(&mut self, id: VariantId, decision: &Decision) {
-        let variant = &mut self.topology.variants[id as usize];
-        let from = variant.decision.as_ref().map_or(decision.current, |old| old.desired);
-        if from == decision.desired {
-            return;
-        }
-        let direction = if decision.desired > from { Direction::Up } else { Direction::Down };
-        let cause = decision.cause;
-        match variant.scalings.iter_mut().find(|s| (s.direction, s.cause) == (direction, cause)) {
-            Some(scaling) => scaling.count += 1,
-            None => variant.scalings.push(ScalingCount { direction, cause, count: 1 }),
-        }
-        self.scalings.push(Scaling {
-            variant: variant.config.key.clone(),
-            from,
-            to: decision.desired,
-            current: decision.current,
-            direction,
-            cause,
-            why: decision.explain(),
-        });
+        self.proposals.push((id, entry));
     }
 }
 
@@ -313,6 +300,7 @@ fn settle(
     let unmoved = same.filter(|old| (old.current, old.reporting) == (current, reporting));
     Decision {
         desired,
+        wanted: desired,
         current,
         pending,
         reporting,
@@ -321,11 +309,8 @@ fn settle(
             None => CurrentFrom::ReportingPods,
         },
         cause,
-        previous: match (same, previous) {
-            (Some(old), _) => old.previous,
-            (None, Some(old)) => Some((old.desired, stream)),
-            (None, None) => None,
-        },
+        limit: None,
+        previous: None,
         transition_since: waiting.then(|| unmoved.and_then(|old| old.transition_since).unwrap_or(stream)),
         evidence: evidence.clone(),
     }
@@ -376,6 +361,7 @@ fn evidence(
     config: &ModelConfig,
     queue: Option<SchedulerQueue>,
     seen: DemandSeen,
+    next_replica: [Option<NextReplica>; 2],
 ) -> Evidence {
     let analysis = &scratch.analysis;
     Evidence {
@@ -388,6 +374,7 @@ fn evidence(
         reporting: analysis.total,
         scale_down_safe: analysis.scale_down_safe,
         scheduler_queue: queue.map(|queue| queue.size),
+        next_replica,
         thresholds: config.saturation.clone(),
     }
 }

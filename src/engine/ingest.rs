@@ -354,8 +354,8 @@ impl Engine {
                 }
                 self.touch_joined(subject);
             }
-            SubjectRef::Scheduler(_) => self.touch_joined(subject),
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => {}
+            SubjectRef::Scheduler(_) | SubjectRef::Node(_) => self.touch_joined(subject),
+            SubjectRef::Owner(_) | SubjectRef::Unused(_) => {}
         }
     }
 
@@ -371,9 +371,17 @@ impl Engine {
                 self.store.targets.get(id as usize).and_then(|target| model_of(target.variant?))
             }
             SubjectRef::Scheduler(id) => {
-                self.store.schedulers.get(id as usize).and_then(|scheduler| scheduler.model_id)
+                let scheduler = self.store.schedulers.get(id as usize);
+                for at in 0..scheduler.map_or(0, |scheduler| scheduler.models.len()) {
+                    self.touch(self.store.schedulers[id as usize].models[at]);
+                }
+                None
             }
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => None,
+            SubjectRef::Node(_) => {
+                self.nodes_changed = true;
+                None
+            }
+            SubjectRef::Owner(_) | SubjectRef::Unused(_) => None,
         };
         if let Some(model) = model {
             self.touch(model);

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Number of signals, for tables by signal.
-const SIGNALS: usize = Signal::NodeAccelerators as usize + 1;
+const SIGNALS: usize = Signal::NodeLabels as usize + 1;
 
 /// One signal of one subject, its series combined.
 #[derive(Clone, Copy, Debug)]

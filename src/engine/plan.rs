@@ -11,6 +11,7 @@ use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
 use crate::optimize::cause::Cause;
 use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, name_causes};
 use crate::optimize::stabilize::Windows;
+use crate::publish::NextReplica;
 use crate::units::TimeMs;
 
 /// What the demand-driven analyzers were told, for the evidence.
@@ -71,7 +72,7 @@ impl Engine {
         // An overdue change counts as what it is here: these modes do not wait for changes.
         let of = |(id, (state, observed)): (&VariantId, (&VariantState, &Observed))| {
             let variant = &self.topology.variants[*id as usize];
-            let desired = variant.decision.as_ref().map(|decision| decision.desired);
+            let desired = variant.plan.as_ref().map(|plan| plan.desired);
             let (current, pending) = (observed.pods, observed.pending);
             let state = VariantState { current, pending, desired, ..*state };
             PlanVariant { config: &variant.config, state, sizing: variant.sizing }
@@ -135,7 +136,7 @@ impl Engine {
             let state = &scratch.states[index];
             let variant = &mut self.topology.variants[*id as usize];
             let within = |desired: u32| desired.clamp(state.min.min(state.max), state.max);
-            let asked = variant.decision.as_ref().map(|decision| within(decision.desired));
+            let asked = variant.plan.as_ref().map(|plan| within(plan.desired));
             let (settled, changes_at) = variant.stabilizer.settle(self.stream, *count, asked, windows);
             *deadline = (*deadline).min(changes_at);
             if settled == *count {
@@ -145,8 +146,15 @@ impl Engine {
                 // A plan by steps builds on what was asked for, so that a count in between would be taken
                 // for another step: it is followed whole or not at all.
                 Some(asked) if scratch.wishes.is_empty() => {
-                    let moving = asked != scratch.observed[index].pods;
-                    (asked, if moving { Cause::Transition } else { Cause::Stabilizing })
+                    let observed = &scratch.observed[index];
+                    let is_silent = observed.reporting == 0 && observed.pods > 0;
+                    let cause = match asked != observed.pods {
+                        false => Cause::Stabilizing,
+                        // As saturation names what it holds for want of reports.
+                        true if is_silent => Cause::HoldInput,
+                        true => Cause::Transition,
+                    };
+                    (asked, cause)
                 }
                 _ => (
                     settled,
@@ -158,6 +166,32 @@ impl Engine {
                 ),
             };
         }
+    }
+}
+
+impl Engine {
+    /// The two cheapest ways to one more replica; of equal ones that of the lesser name.
+    pub(super) fn next_replica(&self, variants: &[VariantId], scratch: &Scratch) -> [Option<NextReplica>; 2] {
+        let has_room = |index: &usize| scratch.plan[*index].0 < scratch.states[*index].max;
+        let capacity = |index: usize| capacity_per_s(&scratch.wishes, index).filter(|value| *value > 0.0);
+        let is_sized = (0..variants.len()).filter(has_room).all(|index| capacity(index).is_some());
+        let price = |index: usize| {
+            let cost = scratch.states[index].cost;
+            capacity(index).filter(|_| is_sized).map_or(cost, |capacity| cost / capacity)
+        };
+        let next = |taken: Option<usize>| {
+            let open = (0..variants.len()).filter(has_room).filter(|index| Some(*index) != taken);
+            open.min_by(|a, b| price(*a).total_cmp(&price(*b)).then(a.cmp(b)))
+        };
+        let first = next(None);
+        let second = first.and_then(|first| next(Some(first)));
+        [first, second].map(|found| {
+            found.map(|index| NextReplica {
+                variant: self.topology.variants[variants[index] as usize].config.key.name.clone(),
+                cost: scratch.states[index].cost,
+                cost_per_capacity: is_sized.then(|| price(index)),
+            })
+        })
     }
 }
 

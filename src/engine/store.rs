@@ -30,7 +30,7 @@ pub enum SubjectRef {
     /// The scheduler's queue of a model.
     Scheduler(SubjectId),
     /// A node's accelerators.
-    Node,
+    Node(SubjectId),
     /// A series with a known name that does not count, and why if that is worth telling; remembered so
     /// that its labels are read once.
     Unused(Option<Unused>),
@@ -130,6 +130,17 @@ impl Default for TargetCounts {
     }
 }
 
+/// A node, as far as its accelerators go.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Name of the node.
+    pub name: Arc<str>,
+    /// Pool that its cards belong to, once its product is known.
+    pub pool: Option<String>,
+    /// Its slots.
+    pub slots: Vec<SlotId>,
+}
+
 /// Who owns a pod or a ReplicaSet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OwnedKey {
@@ -162,6 +173,10 @@ pub struct Store {
     pub schedulers: Slab<Scheduler>,
     /// Scheduler queues by (namespace, model).
     pub scheduler_ids: AHashMap<(Arc<str>, Arc<str>), SubjectId>,
+    /// Nodes with accelerators.
+    pub nodes: Slab<Node>,
+    /// Nodes by name.
+    pub node_ids: AHashMap<Arc<str>, SubjectId>,
     by_bytes: AHashMap<u128, SlotId>,
     by_canonical: AHashMap<u128, SlotId>,
     hashers: [RandomState; 2],
@@ -176,8 +191,8 @@ pub struct Scheduler {
     pub model: Arc<str>,
     /// Its slots.
     pub slots: Vec<SlotId>,
-    /// The configured model that this is.
-    pub model_id: Option<ModelId>,
+    /// The configured models that this is, one per role.
+    pub models: Vec<ModelId>,
 }
 
 impl Default for Store {
@@ -192,6 +207,8 @@ impl Default for Store {
             owners: AHashMap::new(),
             schedulers: Slab::new(),
             scheduler_ids: AHashMap::new(),
+            nodes: Slab::new(),
+            node_ids: AHashMap::new(),
             by_bytes: AHashMap::new(),
             by_canonical: AHashMap::new(),
             hashers: [RandomState::new(), RandomState::new()],
@@ -320,7 +337,8 @@ impl Store {
             SubjectRef::Replica(id) => self.replicas.get_mut(id as usize).map(|r| &mut r.slots),
             SubjectRef::Target(id) => self.targets.get_mut(id as usize).map(|t| &mut t.slots),
             SubjectRef::Scheduler(id) => self.schedulers.get_mut(id as usize).map(|s| &mut s.slots),
-            SubjectRef::Owner(_) | SubjectRef::Node | SubjectRef::Unused(_) => None,
+            SubjectRef::Node(id) => self.nodes.get_mut(id as usize).map(|node| &mut node.slots),
+            SubjectRef::Owner(_) | SubjectRef::Unused(_) => None,
         }
     }
 
@@ -368,7 +386,12 @@ impl Store {
                     }
                 }
             }
-            SubjectRef::Node | SubjectRef::Unused(_) => {}
+            SubjectRef::Node(id) => {
+                if let Some(node) = self.nodes.try_remove(id as usize) {
+                    self.node_ids.remove(&node.name);
+                }
+            }
+            SubjectRef::Unused(_) => {}
         }
     }
 }

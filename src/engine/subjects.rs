@@ -43,7 +43,7 @@ impl Engine {
             Subject::Scheduler { namespace, model } => {
                 SubjectRef::Scheduler(self.scheduler_subject(namespace, model))
             }
-            Subject::Node { .. } => SubjectRef::Node,
+            Subject::Node { name } => self.node_subject(name, classified),
         }
     }
 
@@ -138,12 +138,12 @@ impl Engine {
         if let Some(&id) = self.store.scheduler_ids.get(&key) {
             return id;
         }
-        let model_id = self.topology.model_of_queue(namespace, model);
-        let scheduler =
-            Scheduler { namespace: namespace.clone(), model: model.clone(), slots: Vec::new(), model_id };
+        let models = self.topology.models_of_queue(namespace, model);
+        let (namespace, model) = key.clone();
+        let scheduler = Scheduler { namespace, model, slots: Vec::new(), models: models.clone() };
         let id = self.store.schedulers.insert(scheduler) as SubjectId;
         self.store.scheduler_ids.insert(key, id);
-        if let Some(model) = model_id {
+        for model in models {
             self.topology.models[model as usize].schedulers.push(id);
         }
         id

@@ -2,7 +2,7 @@
 
 use super::store::{OwnedKey, Replica, Store, SubjectId};
 use crate::analyze::queueing::{Sizing, Tokens};
-use crate::config::{ModelConfig, ModelKey, Snapshot, TargetKind, Variant, VariantKey};
+use crate::config::{ModelConfig, ModelKey, Role, Snapshot, TargetKind, Variant, VariantKey};
 use crate::optimize::stabilize::Stabilizer;
 use crate::publish::{Decision, ScalingCount};
 use crate::series::podname;
@@ -85,7 +85,12 @@ pub struct VariantState {
     pub replicas: Vec<SubjectId>,
     /// Replica counts of its target, if they are streamed.
     pub target: Option<SubjectId>,
-    /// Last decision.
+    /// Replicas there are, as far as anybody can tell.
+    pub pods: u32,
+    /// Last plan: the decision as it would be with cards for everybody. Planning builds on it and never on
+    /// what was granted, so that a plan does not depend on what others claim.
+    pub plan: Option<Decision>,
+    /// Last decision: the plan held within the inventory.
     pub decision: Option<Decision>,
     /// Scaling decisions so far, by direction and reason.
     pub scalings: Vec<ScalingCount>,
@@ -112,6 +117,8 @@ pub struct ModelState {
     pub last_active: Option<TimeMs>,
     /// Since when the model is watched without a gap that could hide a request.
     pub watched_since: Option<TimeMs>,
+    /// Its variants are held within the inventory.
+    pub is_limited: bool,
     /// Is in the list of models to recompute.
     pub dirty: bool,
     /// Stream time at which it must be recomputed even without a sample.
@@ -153,6 +160,7 @@ impl Topology {
         self.remove_variants(snapshot, &mut change);
         for (key, config) in &snapshot.models {
             self.upsert_model(key, config, &mut change);
+            self.limit_model(key, snapshot.is_limited(key), &mut change);
         }
         for (key, config) in &snapshot.variants {
             self.upsert_variant(key, config, &mut change);
@@ -201,12 +209,21 @@ impl Topology {
             tokens: None,
             last_active: None,
             watched_since: None,
+            is_limited: false,
             dirty: false,
             deadline: TimeMs::MAX,
         }) as ModelId;
         self.model_ids.insert(key.clone(), id);
         change.touched.push(id);
         change.rejoin = true;
+    }
+
+    fn limit_model(&mut self, key: &ModelKey, is_limited: bool, change: &mut SnapshotChange) {
+        let Some(&id) = self.model_ids.get(key) else { return };
+        let model = &mut self.models[id as usize];
+        if std::mem::replace(&mut model.is_limited, is_limited) != is_limited {
+            change.touched.push(id);
+        }
     }
 
     fn upsert_variant(&mut self, key: &VariantKey, config: &Arc<Variant>, change: &mut SnapshotChange) {
@@ -226,7 +243,7 @@ impl Topology {
                 change.touched.push(state.model);
                 if state.config.target != config.target || state.model != model {
                     // Another target or model is another workload: its old decision says nothing.
-                    state.decision = None;
+                    (state.plan, state.decision) = (None, None);
                 }
                 let old_model = std::mem::replace(&mut state.model, model);
                 state.config = config.clone();
@@ -242,6 +259,8 @@ impl Topology {
                     model,
                     replicas: Vec::new(),
                     target: None,
+                    pods: 0,
+                    plan: None,
                     decision: None,
                     scalings: Vec::new(),
                     stabilizer: Stabilizer::default(),
@@ -293,8 +312,10 @@ impl Topology {
             earlier(&mut model.last_active);
             earlier(&mut model.watched_since);
         }
-        for decision in self.variants.iter_mut().filter_map(|(_, variant)| variant.decision.as_mut()) {
-            earlier(&mut decision.transition_since);
+        for (_, variant) in &mut self.variants {
+            for decision in variant.plan.iter_mut().chain(&mut variant.decision) {
+                earlier(&mut decision.transition_since);
+            }
         }
     }
 
@@ -313,17 +334,22 @@ impl Topology {
         self.by_namespace.get(namespace).map_or(&[], Vec::as_slice)
     }
 
-    /// Model whose requests a scheduler queue holds: that of the queue's namespace, or the only one of
-    /// that name when the queue's namespace has none.
-    pub fn model_of_queue(&self, namespace: &Arc<str>, model: &Arc<str>) -> Option<ModelId> {
-        let key = ModelKey { namespace: namespace.clone(), model_id: model.clone() };
-        if let Some(&id) = self.model_ids.get(&key) {
-            return Some(id);
+    /// Models whose requests a scheduler queue holds, one per role: those of the queue's namespace, or those of
+    /// the only namespace that has any of that name when the queue's has none.
+    pub fn models_of_queue(&self, namespace: &Arc<str>, model: &Arc<str>) -> Vec<ModelId> {
+        let of = |namespace: &Arc<str>| -> Vec<ModelId> {
+            let key = |role| ModelKey { namespace: namespace.clone(), model_id: model.clone(), role };
+            Role::ALL.into_iter().filter_map(|role| self.model_ids.get(&key(role)).copied()).collect()
+        };
+        let own = of(namespace);
+        if !own.is_empty() {
+            return own;
         }
-        let mut same_name = self.model_ids.iter().filter(|(key, _)| key.model_id == *model);
-        match (same_name.next(), same_name.next()) {
-            (Some((_, &id)), None) => Some(id),
-            _ => None,
+        let mut elsewhere =
+            self.model_ids.keys().filter(|key| key.model_id == *model).map(|key| &key.namespace);
+        match elsewhere.next() {
+            Some(first) if elsewhere.all(|other| other == first) => of(first),
+            _ => Vec::new(),
         }
     }
 

@@ -50,6 +50,10 @@ pub enum Cause {
     Transition,
     /// Input is missing or stale: the last decision, or what runs, is held.
     HoldInput,
+    /// More is wanted than there are cards of the accelerator type.
+    Inventory,
+    /// More is wanted than a quota allows.
+    Quota,
 }
 
 impl Cause {
@@ -84,6 +88,8 @@ impl Cause {
             Cause::Stabilizing => "stabilizing",
             Cause::Transition => "transition",
             Cause::HoldInput => "hold_input",
+            Cause::Inventory => "inventory",
+            Cause::Quota => "quota",
         }
     }
 }

@@ -129,5 +129,19 @@ pub fn accelerator_type(device: &str) -> &str {
     &rest[..end]
 }
 
+/// The name under which cards of one type are counted, however a configuration or a node writes it: `h100`
+/// of `H100`, `NVIDIA-H100-80GB-HBM3`, `nvidia-h100-80gb` and `nvidia-tesla-h100`. Names without the maker
+/// in front are taken as they are, but for case.
+pub fn pool_name(name: &str) -> String {
+    const MAKERS: [&str; 3] = ["nvidia-", "amd-", "intel-"];
+    const SERIES: [&str; 4] = ["tesla-", "instinct-", "radeon-", "geforce-"];
+    let name = name.trim().to_ascii_lowercase().replace(['_', ' '], "-");
+    if !MAKERS.iter().any(|maker| name.starts_with(maker)) {
+        return name;
+    }
+    let plain = SERIES.iter().fold(name, |name, series| name.replacen(series, "", 1));
+    accelerator_type(&plain).to_owned()
+}
+
 #[cfg(test)]
 mod tests;

@@ -21,8 +21,9 @@ use crate::analyze::rule::Rule;
 use crate::analyze::saturation::SaturationAnalysis;
 use crate::analyze::saturation::targets::VariantState;
 use crate::analyze::tokens::{self, ReplicaTokens, SchedulerQueue, TokenAnalysis, TokenMemory, TokenVariant};
-use crate::config::{ModelConfig, ModelKey, PerfParms, Profile, SaturationConfig, SloTargets, Variant};
+use crate::config::{ModelConfig, ModelKey, PerfParms, Profile, Role, SaturationConfig, SloTargets, Variant};
 use crate::units::TimeMs;
+use std::sync::Arc;
 
 /// Share of the service limit that a replica is loaded to when no target can be met there is none to
 /// size by; the rest keeps the queue short.
@@ -183,7 +184,7 @@ impl Planner {
         }));
         let question = tokens::TokenInput {
             namespace: &input.model.namespace,
-            model_id: &input.model.model_id,
+            model_id: &learned_as(input.model),
             config: &input.config.saturation,
             variants: &self.token_variants,
             replicas: input.replicas,
@@ -216,6 +217,14 @@ impl Planner {
             out.push(wish);
         }
         Ok(())
+    }
+}
+
+/// Name under which the token analyzer keeps what it learns: roles fill their caches differently.
+fn learned_as(model: &ModelKey) -> Arc<str> {
+    match model.role {
+        Role::Both => model.model_id.clone(),
+        role => format!("{} ({})", model.model_id, role.as_str()).into(),
     }
 }
 

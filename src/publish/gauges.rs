@@ -86,6 +86,11 @@ pub const FAMILIES: &[Family] = &[
     alias(DESIRED, "wva_desired_replicas"),
     alias(CURRENT, "wva_current_replicas"),
     alias(RATIO, "wva_desired_ratio"),
+    family(
+        "inferno_wanted_replicas",
+        "Replicas asked for if there were cards for everybody; above the desired ones where cards are short.",
+        |entry, _| entry.decision.as_ref().map(|decision| f64::from(decision.wanted)),
+    ),
     Family {
         kind: FamilyKind::Counter,
         value: Value::Scalings,

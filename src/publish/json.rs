@@ -1,6 +1,6 @@
 //! Decisions as JSON, with inputs and reasons: what `/api/v1/variants` answers.
 
-use super::{Board, CurrentFrom, Decision, Entry, Load};
+use super::{Board, CurrentFrom, Decision, Entry, Load, NextReplica};
 use crate::config::check::problem_json;
 use crate::units::TimeMs;
 use serde_json::{Value, json};
@@ -8,6 +8,20 @@ use serde_json::{Value, json};
 impl Decision {
     /// One sentence that says why the desired count is what it is, with the figures.
     pub fn explain(&self) -> String {
+        let Some(limit) = &self.limit else { return self.explain_cause(self.cause) };
+        let kind = limit.accelerator.as_ref().map_or("cards".to_owned(), |name| format!("{name} cards"));
+        let room = match (self.cause, &limit.namespace) {
+            (super::Cause::Quota, Some(namespace)) => {
+                format!("namespace {namespace} may have {} {kind}", limit.cards)
+            }
+            (super::Cause::Quota, None) => format!("all namespaces together may have {} {kind}", limit.cards),
+            _ => format!("there are {} {kind}", limit.cards),
+        };
+        let why = self.explain_cause(limit.wanted_for);
+        format!("{} of {} wanted replicas: {room}; wanted because: {why}", self.desired, self.wanted)
+    }
+
+    fn explain_cause(&self, cause: super::Cause) -> String {
         use super::Cause::*;
         let e = &self.evidence;
         let t = &e.thresholds;
@@ -17,13 +31,13 @@ impl Decision {
         let saturated = format!("{} of {} replicas are saturated", e.saturated, e.reporting);
         let counts = format!(
             "desired {}, current {} ({} not ready), reporting {}",
-            self.desired, self.current, self.pending, self.reporting
+            self.wanted, self.current, self.pending, self.reporting
         );
         let load = match e.demand_per_s {
             Some(rate) => format!("{rate:.2} requests/s arrive or wait for the model"),
             None => "the arrival rate is not known".into(),
         };
-        match self.cause {
+        match cause {
             Steady => format!("load fits: spare KV cache {kv:.3}, spare queue {queue:.2}, {saturated}"),
             KvSaturation => format!("one more replica: {low_kv}; {saturated}"),
             QueueSaturation => format!("one more replica: {low_queue}; {saturated}"),
@@ -42,23 +56,25 @@ impl Decision {
                 format!("the scheduler holds {} requests and nothing runs", e.scheduler_queue.unwrap_or(0.0))
             }
             TtftTarget => {
-                format!("{} replicas keep the time to first token within its target: {load}", self.desired)
+                format!("{} replicas keep the time to first token within its target: {load}", self.wanted)
             }
             ItlTarget => {
-                format!("{} replicas keep the inter-token latency within its target: {load}", self.desired)
+                format!("{} replicas keep the inter-token latency within its target: {load}", self.wanted)
             }
-            TpsTarget => format!("{} replicas give the promised throughput: {load}", self.desired),
+            TpsTarget => format!("{} replicas give the promised throughput: {load}", self.wanted),
             ServiceLimit => {
-                format!("{} replicas carry the load; no target binds before: {load}", self.desired)
+                format!("{} replicas carry the load; no target binds before: {load}", self.wanted)
             }
             Unreachable => format!(
                 "unreachable: no replica meets a target even without load; {} keep the queue stable: {load}",
-                self.desired
+                self.wanted
             ),
-            TokenCapacity => format!("the tokens in use and waiting need {} replicas", self.desired),
+            TokenCapacity => format!("the tokens in use and waiting need {} replicas", self.wanted),
             Stabilizing => format!("another count is planned, but not for its whole window yet: {counts}"),
             Transition => format!("an earlier change is under way: {counts}"),
             HoldInput => format!("input is missing, so the last known count is held: {counts}"),
+            Inventory => "there are not enough cards of the accelerator type".into(),
+            Quota => "a quota allows no more cards".into(),
         }
     }
 }
@@ -77,6 +93,7 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
         "name": &*variant.key.name,
         "variantId": &*entry.variant_id,
         "modelId": &*variant.model_id,
+        "role": variant.role.as_str(),
         "accelerator": &*variant.accelerator,
         "cost": variant.cost,
         "scaleTarget": {"kind": variant.target.kind.as_str(), "name": &*variant.target.name},
@@ -98,6 +115,7 @@ fn decision(decision: &Decision) -> Value {
     let e = &decision.evidence;
     json!({
         "desired": decision.desired,
+        "wanted": decision.wanted,
         "current": decision.current,
         "ratio": decision.desired_ratio(),
         "pending": decision.pending,
@@ -108,6 +126,12 @@ fn decision(decision: &Decision) -> Value {
         },
         "reason": decision.cause.as_str(),
         "message": decision.explain(),
+        "limit": decision.limit.as_ref().map(|limit| json!({
+            "cards": limit.cards,
+            "accelerator": limit.accelerator.as_deref(),
+            "namespace": limit.namespace.as_deref(),
+            "wantedReason": limit.wanted_for.as_str(),
+        })),
         "previous": decision.previous.map(|(replicas, at)| json!({"desired": replicas, "changedAtMs": at.0})),
         "inTransitionSinceMs": decision.transition_since.map(|time| time.0),
         "mode": e.mode.as_str(),
@@ -121,12 +145,22 @@ fn decision(decision: &Decision) -> Value {
             "scaleDownSafe": e.scale_down_safe,
             "schedulerQueue": e.scheduler_queue,
         },
+        "nextReplica": e.next_replica[0].as_ref().map(next_replica),
+        "runnerUp": e.next_replica[1].as_ref().map(next_replica),
         "thresholds": {
             "kvCacheThreshold": e.thresholds.kv_cache_threshold,
             "queueLengthThreshold": e.thresholds.queue_length_threshold,
             "kvSpareTrigger": e.thresholds.kv_spare_trigger,
             "queueSpareTrigger": e.thresholds.queue_spare_trigger,
         },
+    })
+}
+
+fn next_replica(next: &NextReplica) -> Value {
+    json!({
+        "variant": &*next.variant,
+        "cost": next.cost,
+        "costPerRequestPerSecond": next.cost_per_capacity,
     })
 }
 

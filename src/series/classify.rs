@@ -2,7 +2,7 @@
 
 use super::dialect::{Row, SubjectKind};
 use super::labels::Labels;
-use super::{Classified, Owner, Subject};
+use super::{Classified, Owner, Signal, Subject};
 
 /// Why a series with a known name does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +43,10 @@ pub fn classify(row: &Row, labels: &Labels<'_>) -> Result<Classified, Unused> {
         let tokens = labels.get(size).parse::<f64>().ok()? * labels.get(count).parse::<f64>().ok()?;
         (tokens.is_finite() && tokens > 0.0).then_some(tokens)
     });
+    let product = optional(&row.product);
+    if row.signal == Signal::NodeLabels && product.is_none() {
+        return Err(Unused::ConditionNotMet);
+    }
     Ok(Classified {
         subject: subject(row, labels)?,
         signal: row.signal,
@@ -52,6 +56,7 @@ pub fn classify(row: &Row, labels: &Labels<'_>) -> Result<Classified, Unused> {
         variant: optional(&row.variant),
         owner,
         kv_capacity_tokens,
+        product,
     })
 }
 

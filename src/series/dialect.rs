@@ -83,6 +83,8 @@ struct RawRow {
     conditions: Conditions,
     owner: Option<[String; 2]>,
     cache_shape: Option<[String; 2]>,
+    #[serde(default)]
+    product: Vec<String>,
 }
 
 /// One metric name with all that is needed to understand its series.
@@ -114,6 +116,8 @@ pub struct Row {
     pub owner: Option<[String; 2]>,
     /// Labels with the block size in tokens and the number of blocks.
     pub cache_shape: Option<[String; 2]>,
+    /// Labels with the product name of a node's accelerators, in order of preference.
+    pub product: Vec<String>,
 }
 
 /// A table that could not be used.
@@ -235,6 +239,7 @@ fn expand(dialect: &RawDialect, row: &RawRow) -> Result<Row, DialectError> {
         conditions: conditions.into_iter().collect(),
         owner: row.owner.clone(),
         cache_shape: row.cache_shape.clone(),
+        product: row.product.clone(),
     })
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use inferno_sidecar::config::check::{render, render_json};
 use inferno_sidecar::config::objects::{Document, DocumentContent, documents};
 use inferno_sidecar::config::resolve::{Resolved, resolve};
-use inferno_sidecar::config::{InventoryConfig, Kept, Snapshot, VariantKey};
+use inferno_sidecar::config::{InventoryConfig, Kept, Role, Snapshot, VariantKey};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
@@ -25,6 +25,9 @@ pub fn describe(snapshot: &Snapshot) -> String {
         let v = variant;
         let _ = writeln!(text, "variant {} ({:?})", v.key, v.source);
         let _ = writeln!(text, "  model {}, target {:?} {}", v.model_id, v.target.kind, v.target.name);
+        if v.role != Role::Both {
+            let _ = writeln!(text, "  role {}", v.role.as_str());
+        }
         let _ = writeln!(text, "  {} x {}, cost {}", v.acc_count, v.accelerator, v.cost);
         let _ = writeln!(
             text,
@@ -97,7 +100,7 @@ fn golden() {
 
 #[test]
 fn order_of_documents_does_not_matter() {
-    for name in ["shapes", "policies", "mistakes", "inventory"] {
+    for name in ["shapes", "policies", "mistakes", "inventory", "roles"] {
         let mut documents = read(&folder().join(format!("{name}.yaml")));
         let forward = resolve(&documents, &Resolved::default());
         documents.reverse();

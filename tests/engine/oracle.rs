@@ -30,6 +30,7 @@ enum Report {
     Owner { pod: usize, target: usize },
     Queue { model: usize, namespace: usize, size: u8 },
     Late { pod: usize, kv: u8, age_s: u8 },
+    Node { node: usize, product: usize, cards: Option<u8> },
 }
 
 const TARGETS: [&str; 4] = ["a", "b", "c", "d"];
@@ -65,6 +66,46 @@ fn sized(mode: &str) -> String {
     .concat()
 }
 
+/// Several models and namespaces that compete for two kinds of cards.
+fn scarce(number: usize) -> String {
+    const POLICIES: [&str; 4] = ["None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin"];
+    let far = |text: String| text.replace("namespace: llm", "namespace: far");
+    let a100 = |text: String| text.replace("acceleratorName: H100", "acceleratorName: A100");
+    let all = [
+        variant("a", "m", ", variantCost: 5, acceleratorCount: 2"),
+        a100(variant("b", "m", ", minReplicas: 1")),
+        variant("c", "n", ""),
+        far(variant("d", "o", ", maxReplicas: 3")),
+    ]
+    .concat();
+    let class = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: service-classes-config}\n\
+                 data:\n  gold.yaml: |\n    name: gold\n    priority: 1\n    \
+                 data: [{model: n, slo-tpot: 60, slo-ttft: 900}]\n---\n";
+    let limits = |text: &str| inventory(&format!("saturationPolicy: {}\n    {text}", POLICIES[number % 4]));
+    match number {
+        0..4 => all + class + &limits("capacity: {H100: 4, A100: 1}"),
+        4..6 => all + &limits("capacity: {H100: 3}\n    quotas: [{namespace: llm, cards: 2}]"),
+        6 => all + class + &limits("quotas: [{accelerator: H100, cards: 3}, {namespace: far, cards: 0}]"),
+        7 => {
+            all + &config_entry("inventory-config", "capacity: {H100: 2}")
+                + &thresholds("n", "enableLimiter: true")
+        }
+        8 => sized("hybrid") + &limits("capacity: {H100: 3}"),
+        9 => sized("model") + &limits("capacity: {H100: 2}"),
+        10 => sized("tokens") + &limits("capacity: {H100: 3}"),
+        11 => sized("model\n    scaleUpStabilization: 20s") + &limits("capacity: {H100: 4}"),
+        13 => {
+            let role = |text: String, role: &str| {
+                text.replace("labels: {", &format!("labels: {{llm-d.ai/role: {role}, "))
+            };
+            let split = role(variant("a", "m", ""), "prefill") + &role(variant("b", "m", ""), "decode");
+            split + &variant("c", "m", "") + &scale_to_zero("m", "40s") + &limits("capacity: {H100: 3}")
+        }
+        12 => all + &scale_to_zero("m", "40s") + &limits("capacity: {H100: 2, A100: 1}"),
+        _ => all + &limits(""),
+    }
+}
+
 fn configuration(number: usize) -> String {
     let zero = scale_to_zero("m", "40s");
     let all: String =
@@ -84,6 +125,7 @@ fn configuration(number: usize) -> String {
         10 => sized("tokens"),
         11 => sized("hybrid\n    scaleDownStabilization: 0s"),
         12 => sized("model\n    scaleUpStabilization: 20s"),
+        13..28 => scarce(number - 13),
         _ => String::new(),
     }
 }
@@ -155,6 +197,17 @@ fn add(scrape: Scrape, report: &Report, seconds: f64) -> Scrape {
             let own = [("namespace", ["llm", "far"][namespace]), ("target_model_name", MODELS[model])];
             scrape.with("llm_d_epp_flow_control_queue_size", &own, f64::from(size))
         }
+        Report::Node { node, product, cards } => {
+            let name = ["n0", "n1", "n2"][node];
+            let product = ["NVIDIA-H100-80GB-HBM3", "nvidia-tesla-a100"][product];
+            let own = [("node", name), ("resource", "nvidia_com_gpu")];
+            let cards = cards.map_or(stale(), f64::from);
+            scrape.with("kube_node_status_allocatable", &own, cards).with(
+                "kube_node_labels",
+                &[("node", name), ("label_nvidia_com_gpu_product", product)],
+                1.0,
+            )
+        }
         Report::Late { pod: number, kv, age_s } => {
             let pod = pod(number);
             let own = [("model_name", &*pod.model), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
@@ -178,6 +231,8 @@ fn report() -> impl Strategy<Value = Report> {
         1 => (pods.clone(), 0..4usize).prop_map(|(pod, target)| Report::Owner { pod, target }),
         2 => (0..3usize, 0..2usize, 0..5u8)
             .prop_map(|(model, namespace, size)| Report::Queue { model, namespace, size }),
+        1 => (0..3usize, 0..2usize, prop::option::weighted(0.8, 0..5u8))
+            .prop_map(|(node, product, cards)| Report::Node { node, product, cards }),
         1 => (pods, 0..=100u8, 0..90u8).prop_map(|(pod, kv, age_s)| Report::Late { pod, kv, age_s }),
     ]
 }
@@ -187,7 +242,7 @@ fn event() -> impl Strategy<Value = Event> {
         prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
     prop_oneof![
         10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
-        2 => (0..14usize).prop_map(Event::Configure),
+        2 => (0..29usize).prop_map(Event::Configure),
         1 => prop_oneof![0..1_000_000i64, Just(-2_000_000i64)].prop_map(Event::Tick),
     ]
 }
@@ -261,7 +316,7 @@ proptest! {
 
     #[test]
     fn incremental_equals_from_scratch(
-        first in 0..8usize,
+        first in 0..28usize,
         events in prop::collection::vec((event(), prop::bool::weighted(0.8)), 1..60),
     ) {
         let mut pair = Pair::new();

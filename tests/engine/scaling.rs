@@ -195,3 +195,15 @@ fn under_saturation_an_expired_change_never_asks_for_fewer_than_there_are() {
     world.write(Scrape::at(TRANSITION_S + 60.0).deployment("a", 3, 3).pod(&a_pod().load(0.95, 9.0)));
     assert_eq!(world.decision("a").desired, 3);
 }
+
+#[test]
+fn a_silent_variant_held_by_a_window_has_one_cause_however_often_it_is_looked_at() {
+    let window = thresholds("m", "scaleUpStabilization: 20s");
+    let mut world = World::new(&(variant("a", "m", "") + &variant("b", "m", "") + &window));
+    let pods = |seconds: f64, name: &str, pods: u32| Scrape::at(seconds).deployment(name, pods, 0);
+    world.write(pods(0.0, "b", 1));
+    world.write(pods(1.0, "b", 2));
+    // The change of b is given up just when a becomes known, which is waited for anew.
+    world.write(pods(TRANSITION_S + 2.0, "a", 1));
+    assert_eq!(world.says("b"), "1 hold_input");
+}

@@ -174,6 +174,19 @@ pub fn scale_to_zero(model: &str, retention: &str) -> String {
     config_map("model-scale-to-zero-config", model, &text)
 }
 
+/// A limited inventory.
+pub fn inventory(text: &str) -> String {
+    config_entry("inventory-config", &format!("mode: limited\n    {text}"))
+}
+
+/// A ConfigMap with one entry `default`.
+pub fn config_entry(name: &str, text: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: system}}\n\
+         data:\n  default: |\n    {text}\n---\n"
+    )
+}
+
 fn config_map(name: &str, model: &str, text: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: system}}\n\
@@ -216,6 +229,12 @@ impl World {
         let report = self.engine.write_v1(&scrape.encode(), now).expect("the request is sound");
         self.publish();
         report
+    }
+
+    /// As [`World::write`], without the recomputation that checks it: for counting.
+    pub fn write_quietly(&mut self, scrape: Scrape) {
+        self.engine.write_v1(&scrape.encode(), scrape.time).expect("the request is sound");
+        self.boards += usize::from(self.engine.publish().is_some());
     }
 
     /// Publishes; whatever happened, publishing once more must change nothing.

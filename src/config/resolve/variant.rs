@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::profile::{self, COUNT_FIX};
 use super::read::{Book, Fields, Scope};
 use super::value::{
-    Checked, accelerator_count, max_replicas, min_replicas, not_negative, scalar_text, show, text, truth,
-    word,
+    Checked, accelerator_count, max_replicas, meant, min_replicas, not_negative, scalar_text, show, text,
+    truth, word,
 };
 use crate::config::objects::{Kind, Object, ObjectId, is_dns_name};
-use crate::config::{Kept, Profile, ScaleTarget, TargetKind, Variant, VariantKey, VariantSource};
+use crate::config::{Kept, Profile, Role, ScaleTarget, TargetKind, Variant, VariantKey, VariantSource};
 
 /// A variant as its own object describes it.
 pub(super) struct Draft {
@@ -86,13 +86,17 @@ const TARGET_REF: &[&str] = &["apiVersion", "kind", "name"];
 /// Label that names the variant's accelerator.
 const ACCELERATOR_LABEL: &str = "inference.optimization/acceleratorName";
 const INSTANCE_LABEL: &str = "wva.llmd.ai/controller-instance";
-const LABELS: &[&str] = &[ACCELERATOR_LABEL, INSTANCE_LABEL, EXCLUDE];
+const LABELS: &[&str] = &[ACCELERATOR_LABEL, INSTANCE_LABEL, EXCLUDE, ROLE];
 /// Label or annotation that takes an object, or a whole namespace, out.
 pub(super) const EXCLUDE: &str = "wva.llmd.ai/exclude";
 const MANAGED: &str = "llm-d.ai/managed";
 const MODEL_ID: &str = "llm-d.ai/model-id";
 const VARIANT_COST: &str = "llm-d.ai/variant-cost";
-const ANNOTATIONS: &[&str] = &[MANAGED, MODEL_ID, VARIANT_COST];
+/// Label or annotation that says which part of a request is served.
+const ROLE: &str = "llm-d.ai/role";
+const ANNOTATIONS: &[&str] = &[MANAGED, MODEL_ID, VARIANT_COST, ROLE];
+/// What a VariantAutoscaling's annotations may say.
+const OWN_ANNOTATIONS: &[&str] = &[ROLE];
 
 const MODEL_FIX: &str =
     "write the model name as clients send it and as the engine reports it in `model_name`";
@@ -100,6 +104,7 @@ const COST_FIX: &str = "write the cost of one replica, a number of at least 0, e
 const MIN_FIX: &str = "write a whole number of at least 0";
 const MAX_FIX: &str = "write a whole number of at least 1";
 const LABEL_FIX: &str = "write the accelerator's name as in accelerator-unit-costs";
+const ROLE_FIX: &str = "write prefill, decode or both";
 const UNKNOWN_ACCELERATOR: &str = "unknown";
 
 /// Whether the object is marked to be left alone.
@@ -112,6 +117,8 @@ pub(super) fn variant_autoscaling(book: &mut Book<'_>, object: &Object<'_>) -> O
     let mut scope = book.at(&object.origin, object.id.to_string());
     let top = scope.open(Some(object.body), "", "", TOP);
     let labels = labels(&mut scope, object, "labels", LABELS);
+    let annotations = self::labels(&mut scope, object, "annotations", OWN_ANNOTATIONS);
+    let role = role(&mut scope, &labels, &annotations);
     let spec = scope.require_open(&top, "spec", SPEC, "add a spec with at least modelID");
     if spec.is_unreadable() && !scope.remembers_below("spec") {
         return None;
@@ -137,6 +144,7 @@ pub(super) fn variant_autoscaling(book: &mut Book<'_>, object: &Object<'_>) -> O
     let variant = Variant {
         key: VariantKey { namespace: object.id.namespace.clone(), name: object.id.name.clone() },
         model_id: model_id?.into(),
+        role,
         target: target?,
         accelerator: accelerator.as_deref().unwrap_or(UNKNOWN_ACCELERATOR).into(),
         acc_count: own.or(count).unwrap_or(1),
@@ -165,6 +173,21 @@ fn labels<'v>(
         Some(found) => found,
         None => scope.open(Some(&EMPTY), &metadata.path(name), &metadata.key(name), known),
     }
+}
+
+/// The role that a label, or else an annotation, states.
+fn role(scope: &mut Scope<'_, '_>, labels: &Fields<'_>, annotations: &Fields<'_>) -> Role {
+    let label = scope.read(labels, ROLE, role_word, ROLE_FIX, Kept::Default);
+    let annotation = scope.read(annotations, ROLE, role_word, ROLE_FIX, Kept::Default);
+    label.or(annotation).unwrap_or_default()
+}
+
+fn role_word(value: &Value) -> Checked<Role> {
+    let word = text(value)?.to_ascii_lowercase();
+    let known = Role::ALL.map(Role::as_str);
+    let hint = || meant(&word, &known).map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
+    let found = Role::ALL.into_iter().find(|role| role.as_str() == word);
+    found.ok_or_else(|| format!("{} is no role{}", show(value), hint()))
 }
 
 /// Brings the profile of the variant's own accelerator to the front and gives its accelerator count.
@@ -281,6 +304,7 @@ fn managed(scope: &mut Scope<'_, '_>, object: &Object<'_>, annotations: &Fields<
     let model_id = scope.require(annotations, MODEL_ID, word, MODEL_FIX);
     let stated_cost = scope.read(annotations, VARIANT_COST, not_negative, COST_FIX, Kept::Default);
     let labels = labels(scope, object, "labels", LABELS);
+    let role = role(scope, &labels, annotations);
     let accelerator = scope.read(&labels, ACCELERATOR_LABEL, word, LABEL_FIX, Kept::Nothing);
     let instance = scope.read(&labels, INSTANCE_LABEL, text, "write a short text", Kept::Nothing);
     let top = scope.open(Some(object.body), "", "", &[]);
@@ -296,6 +320,7 @@ fn managed(scope: &mut Scope<'_, '_>, object: &Object<'_>, annotations: &Fields<
     let variant = Variant {
         key: VariantKey { namespace: object.id.namespace.clone(), name: target.name.clone() },
         model_id: model_id?.into(),
+        role,
         target,
         accelerator: accelerator.as_deref().unwrap_or(UNKNOWN_ACCELERATOR).into(),
         acc_count: 1,
