@@ -111,10 +111,28 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const HEADER_READ_MAX_S: u64 = 120;
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
+/// Longest time a reader may take over one form body, seconds.
+pub const FORM_BODY_MAX_S: u64 = 10;
 /// Most operators and brackets of a query, which bounds the recursion over it.
 pub const QUERY_LEVELS_MAX: usize = 100;
+/// Most samples that one query may take from the board, or that one range may answer: its memory bound.
+pub const QUERY_SAMPLES_MAX: usize = 200_000;
+/// Most points in time of a range, as in Prometheus.
+pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Time for open requests to finish after a termination signal, seconds.
 pub const SHUTDOWN_GRACE_S: u64 = 10;
 /// Query times within this of now mean "now", ms: Prometheus's lookback, and the truncation of KEDA's
 /// clients. Older ones ask for a past that is not recorded.
 pub const QUERY_NOW_MS: i64 = 300_000;
+
+/// Largest message of an external scaler's client, bytes: the metadata of one trigger.
+pub const SCALER_REQUEST_MAX_BYTES: usize = 64 << 10;
+/// Longest metric name of an external scaler, bytes; it becomes part of a URL.
+pub const SCALER_METRIC_NAME_MAX_BYTES: usize = 100;
+/// Most open streams of external scalers.
+pub const SCALER_STREAMS_MAX: usize = 20_000;
+/// An external scaler's stream repeats that its target is active after this long, seconds.
+pub const SCALER_REPEAT_S: u64 = 15;
+/// Most requests under way on one HTTP/2 connection: two for each of 5,000 push triggers.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
+const _: () = assert!(STREAMS_PER_CONNECTION_MAX as usize <= SCALER_STREAMS_MAX);

@@ -6,6 +6,7 @@
 pub mod exposition;
 pub mod gauges;
 pub mod json;
+pub mod promql;
 pub mod select;
 
 use crate::config::{Mode, Problem, SaturationConfig, Variant, VariantKey};
@@ -346,6 +347,16 @@ impl Entry {
     /// Whether a number for this variant can be given.
     pub fn decided(&self) -> bool {
         self.decision.is_some()
+    }
+
+    /// Why there is no decision as of `now`, for an entry without one.
+    pub fn undecided(&self, now: TimeMs) -> String {
+        let fault = self.health.worst_at(now).map(|fault| fault.explain(&self.variant));
+        format!(
+            "variant {} has no decision yet: {}",
+            self.variant.key,
+            fault.as_deref().unwrap_or("its inputs are incomplete")
+        )
     }
 }
 

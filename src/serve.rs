@@ -3,13 +3,17 @@
 //! Handlers read the board and send events to the engine; they know nothing of how decisions are made.
 
 mod admin;
+mod form;
+mod keda;
 mod own;
 mod query;
+mod series;
+mod variants;
 mod write;
 
 pub use own::OwnMetrics;
 
-use crate::limits::{CONNECTIONS_MAX, HEADER_READ_MAX_S, SHUTDOWN_GRACE_S};
+use crate::limits::{CONNECTIONS_MAX, HEADER_READ_MAX_S, SHUTDOWN_GRACE_S, STREAMS_PER_CONNECTION_MAX};
 use crate::runner::Handle;
 use axum::Router;
 use axum::body::Body;
@@ -25,7 +29,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 /// What handlers share.
@@ -59,25 +63,50 @@ impl Context {
     }
 }
 
+/// Tells an answer without an end that the server is about to close. Every request carries it as an
+/// extension.
+#[derive(Clone)]
+pub struct Closing(watch::Receiver<()>);
+
+impl Closing {
+    /// Completes when the server begins to close.
+    pub async fn closed(mut self) {
+        // Nothing is ever sent: the sender is dropped.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
 /// All routes.
 pub fn router(context: Context) -> Router {
     Router::new()
         .route("/", get(admin::index))
         .route("/api/v1/write", post(write::write))
-        .route("/api/v1/query", get(query::query_get).post(query::query_post))
-        .route("/api/v1/variants", get(query::variants))
-        .route("/api/v1/variants/{namespace}/{name}", get(query::variant))
+        .route("/api/v1/query", get(query::instant).post(query::instant))
+        .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/series", get(series::series).post(series::series))
+        .route("/api/v1/labels", get(series::labels).post(series::labels))
+        .route("/api/v1/label/{name}/values", get(series::values))
+        .route("/api/v1/metadata", get(series::metadata))
+        .route("/api/v1/status/buildinfo", get(series::buildinfo))
+        .route("/api/v1/variants", get(variants::variants))
+        .route("/api/v1/variants/{namespace}/{name}", get(variants::variant))
         .route("/metrics", get(admin::metrics))
         .route("/-/healthy", get(admin::healthy))
         .route("/-/ready", get(admin::ready))
         .route("/-/reload", post(admin::reload).put(admin::reload))
+        .route_service(keda::PATH, keda::service(context.clone()))
         .fallback(admin::unknown_path)
         .with_state(context)
 }
 
 /// Serves `router` until `shutdown` completes, then lets open requests finish for a grace period.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let service = router.map_request(single_slashes);
+    let (open_until_dropped, closing) = watch::channel(());
+    let service = router.map_request(move |mut request| {
+        single_slashes(&mut request);
+        request.extensions_mut().insert(Closing(closing.clone()));
+        request
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -85,7 +114,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
         .header_read_timeout(Duration::from_secs(HEADER_READ_MAX_S))
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(HEADER_READ_MAX_S));
+        .keep_alive_interval(Duration::from_secs(HEADER_READ_MAX_S))
+        // KEDA sends everything to one address over one connection, and a push trigger keeps a stream open.
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
     let open = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::pin!(shutdown);
@@ -119,15 +150,16 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
         });
     }
     drop(listener);
+    drop(open_until_dropped);
     if tokio::time::timeout(Duration::from_secs(SHUTDOWN_GRACE_S), open.shutdown()).await.is_err() {
         tracing::warn!("requests still open after {SHUTDOWN_GRACE_S} s are cut off");
     }
 }
 
 /// KEDA joins its server address and the path, so a trailing slash there gives `//api/...`.
-fn single_slashes(mut request: Request<hyper::body::Incoming>) -> Request<hyper::body::Incoming> {
+fn single_slashes(request: &mut Request<hyper::body::Incoming>) {
     if !request.uri().path().contains("//") {
-        return request;
+        return;
     }
     let mut path = String::with_capacity(request.uri().path().len());
     for character in request.uri().path().chars() {
@@ -142,7 +174,6 @@ fn single_slashes(mut request: Request<hyper::body::Incoming>) -> Request<hyper:
     if let Ok(uri) = path.parse::<Uri>() {
         *request.uri_mut() = uri;
     }
-    request
 }
 
 /// An error in the form of the Prometheus API.

@@ -1,6 +1,6 @@
 //! The board as Prometheus text or OpenMetrics.
 
-use super::gauges::{FAMILIES, FamilyKind, labels};
+use super::gauges::{FAMILIES, labels};
 use super::{Board, Entry};
 use crate::units::TimeMs;
 use std::fmt::Write;
@@ -123,11 +123,7 @@ pub fn write_board(writer: &mut Writer, board: &Board, now: TimeMs, aliases: boo
     let not_ready = board.not_ready().is_some();
     let mut with_extra = String::new();
     for family in FAMILIES.iter().filter(|family| aliases || !family.alias) {
-        let kind = match family.kind {
-            FamilyKind::Gauge => "gauge",
-            FamilyKind::Counter => "counter",
-        };
-        writer.family(family.name, family.help, kind);
+        writer.family(family.name, family.help, family.kind.as_str());
         if not_ready && family.vital {
             continue;
         }

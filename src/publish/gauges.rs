@@ -14,6 +14,16 @@ pub enum FamilyKind {
     Counter,
 }
 
+impl FamilyKind {
+    /// The word for it in expositions and metadata.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FamilyKind::Gauge => "gauge",
+            FamilyKind::Counter => "counter",
+        }
+    }
+}
+
 /// One metric family per variant.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
@@ -31,7 +41,7 @@ pub struct Family {
 }
 
 /// Label pairs that a sample has beside the variant's own.
-pub type ExtraLabels<'a> = &'a [(&'static str, &'a str)];
+pub type ExtraLabels<'a> = &'a [(&'static str, &'static str)];
 
 #[derive(Clone, Copy, Debug)]
 enum Value {

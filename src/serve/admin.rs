@@ -13,12 +13,14 @@ pub async fn index(State(context): State<Context>) -> Response {
     let text = format!(
         "inferno-sidecar {}: {} variants, {} configuration problems; {state}\n\n\
          POST /api/v1/write           remote-write 1.0\n\
-         GET  /api/v1/query           instant vector selectors over the gauges\n\
+         GET  /api/v1/query           PromQL over the gauges; also query_range, series, labels,\n\
+         \x20                            label/NAME/values, metadata, status/buildinfo\n\
          GET  /api/v1/variants        decisions with inputs and reasons\n\
          GET  /api/v1/variants/NS/NAME\n\
          GET  /metrics                gauges to scrape\n\
          GET  /-/healthy  /-/ready    probes\n\
-         POST /-/reload               read the configuration now\n",
+         POST /-/reload               read the configuration now\n\
+         gRPC externalscaler.ExternalScaler, for KEDA\n",
         env!("CARGO_PKG_VERSION"),
         board.entries.len(),
         board.problems.len(),

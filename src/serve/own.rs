@@ -22,6 +22,7 @@ pub struct OwnMetrics {
     rejected: IntCounter,
     queries: IntCounter,
     reloads: IntCounterVec,
+    scaler: IntCounterVec,
 }
 
 impl OwnMetrics {
@@ -50,6 +51,13 @@ impl OwnMetrics {
             )?,
             queries: IntCounter::new("inferno_sidecar_queries_total", "Queries asked.")?,
             reloads: vec("inferno_sidecar_config_applied_total", "Configurations put in force.", "result")?,
+            scaler: IntCounterVec::new(
+                Opts::new(
+                    "inferno_sidecar_scaler_requests_total",
+                    "Requests of external scalers (gRPC) answered, streams when opened.",
+                ),
+                &["method", "code"],
+            )?,
         })
     }
 
@@ -77,6 +85,11 @@ impl OwnMetrics {
     /// A query was asked.
     pub fn query_asked(&self) {
         self.queries.inc();
+    }
+
+    /// An external scaler's request was answered, or its stream opened.
+    pub fn scaler_called(&self, method: &str, code: tonic::Code) {
+        self.scaler.with_label_values(&[method, &format!("{code:?}")]).inc();
     }
 
     /// A configuration was put in force.
@@ -123,7 +136,7 @@ impl OwnMetrics {
         let mut labels = String::new();
         write_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
         writer.sample("inferno_sidecar_build_info", &labels, 1.0);
-        let collectors: [&dyn Collector; 7] = [
+        let collectors: [&dyn Collector; 8] = [
             &self.writes,
             &self.write_seconds,
             &self.series,
@@ -131,6 +144,7 @@ impl OwnMetrics {
             &self.rejected,
             &self.queries,
             &self.reloads,
+            &self.scaler,
         ];
         for family in collectors.iter().flat_map(|collector| collector.collect()) {
             write_family(writer, &family);

@@ -1,118 +1,160 @@
-//! `/api/v1/query` and `/api/v1/variants`: the board for autoscalers and people.
+//! `/api/v1/query` and `/api/v1/query_range`: PromQL over the board, in the form of the Prometheus API.
 
-use super::{Context, api_error, json_response};
-use crate::config::VariantKey;
-use crate::limits::{QUERY_MAX_BYTES, QUERY_NOW_MS};
-use crate::publish::json;
-use crate::publish::select::{QueryError, Sample, Selector};
+use super::form::{Form, Refusal};
+use super::{Context, json_response};
+use crate::limits::{QUERY_NOW_MS, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX};
+use crate::publish::exposition::write_value;
+use crate::publish::promql::{Labels, Query, Value};
+use crate::publish::select::View;
 use crate::runner::Clock;
 use crate::units::TimeMs;
-use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
-use http_body_util::{BodyExt, Limited};
-use serde_json::{Value, json};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value as Json, json};
 
-/// `GET /api/v1/query`.
-pub async fn query_get(State(context): State<Context>, RawQuery(query): RawQuery) -> Response {
-    answer(&context, query.as_deref().unwrap_or_default().as_bytes())
-}
-
-/// `POST /api/v1/query`: parameters in a form body, in the URL, or both.
-pub async fn query_post(State(context): State<Context>, RawQuery(query): RawQuery, body: Body) -> Response {
-    let Ok(body) = Limited::new(body, QUERY_MAX_BYTES).collect().await else {
-        let message = format!("the form body must arrive whole and have at most {QUERY_MAX_BYTES} bytes");
-        return api_error(StatusCode::PAYLOAD_TOO_LARGE, "bad_data", &message);
-    };
-    let mut form = body.to_bytes().to_vec();
-    if let Some(query) = query {
-        form.push(b'&');
-        form.extend_from_slice(query.as_bytes());
-    }
-    answer(&context, &form)
-}
-
-fn answer(context: &Context, form: &[u8]) -> Response {
+/// `/api/v1/query`.
+pub async fn instant(State(context): State<Context>, form: Form) -> Response {
     context.own.query_asked();
-    let parameter = |name: &str| {
-        form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    };
-    let board = context.engine.board();
-    let now = context.engine.clock.reader_now(&board);
-    let Some(query) = parameter("query") else {
-        return api_error(StatusCode::BAD_REQUEST, "bad_data", "parameter \"query\" is missing");
-    };
-    let asked = match parameter("time").filter(|time| !time.is_empty()).map(|time| parse_time(&time)) {
-        None => now,
-        Some(Some(time)) => time,
-        Some(None) => {
-            let message = "invalid parameter \"time\": give seconds since the epoch or RFC 3339";
-            return api_error(StatusCode::BAD_REQUEST, "bad_data", message);
-        }
-    };
-    if context.engine.clock == Clock::Wall && now.since(asked) > QUERY_NOW_MS {
-        let message = "only present values are served; ask Prometheus for times more than 5 minutes ago";
-        return api_error(StatusCode::UNPROCESSABLE_ENTITY, "execution", message);
+    evaluate(&context, &form, Asked::instant).into_response()
+}
+
+/// `/api/v1/query_range`.
+pub async fn range(State(context): State<Context>, form: Form) -> Response {
+    context.own.query_asked();
+    evaluate(&context, &form, Asked::range).into_response()
+}
+
+/// When a query is to be evaluated.
+enum Asked {
+    At(TimeMs),
+    Range { start: TimeMs, step_ms: i64, points: i64 },
+}
+
+impl Asked {
+    fn instant(form: &Form, now: TimeMs) -> Result<Self, Refusal> {
+        Ok(Asked::At(form.time("time")?.unwrap_or(now)))
     }
-    let result =
-        Selector::parse(&query).and_then(|selector| selector.evaluate(&board, now, context.wva_aliases));
-    match result {
-        Ok(samples) => {
-            let vector: Vec<Value> = samples.iter().map(|sample| element(sample, asked)).collect();
-            let data = json!({"resultType": "vector", "result": vector});
-            json_response(StatusCode::OK, &json!({"status": "success", "data": data}))
+
+    fn range(form: &Form, _: TimeMs) -> Result<Self, Refusal> {
+        let start = form.time("start")?.ok_or_else(|| Refusal::missing("start"))?;
+        let end = form.time("end")?.ok_or_else(|| Refusal::missing("end"))?;
+        let step_ms = form.duration_ms("step")?.ok_or_else(|| Refusal::missing("step"))?;
+        if end < start {
+            return Err(Refusal::invalid("end", "end timestamp must not be before start timestamp"));
         }
-        Err(error) => {
-            let (status, kind) = match error {
-                QueryError::BadData(_) => (StatusCode::BAD_REQUEST, "bad_data"),
-                QueryError::Unsupported(_) => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
-                QueryError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            };
-            api_error(status, kind, &error.to_string())
+        let points = end.since(start) / step_ms + 1;
+        if points > QUERY_POINTS_MAX {
+            let message = format!("more than {QUERY_POINTS_MAX} points per series; take a larger step");
+            return Err(Refusal::invalid("step", &message));
+        }
+        Ok(Asked::Range { start, step_ms, points })
+    }
+
+    fn earliest(&self) -> TimeMs {
+        match self {
+            Asked::At(time) | Asked::Range { start: time, .. } => *time,
         }
     }
 }
 
-fn element(sample: &Sample, time: TimeMs) -> Value {
-    let labels: serde_json::Map<String, Value> =
-        sample.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+fn evaluate(
+    context: &Context,
+    form: &Form,
+    asked: impl Fn(&Form, TimeMs) -> Result<Asked, Refusal>,
+) -> Result<Response, Refusal> {
+    let board = context.engine.board();
+    let now = context.engine.clock.reader_now(&board);
+    let text = form.text("query").ok_or_else(|| Refusal::missing("query"))?;
+    let asked = asked(form, now)?;
+    let limit = form.limit()?;
+    if context.engine.clock == Clock::Wall && now.since(asked.earliest()) > QUERY_NOW_MS {
+        let message = "history is not recorded; ask Prometheus for times more than 5 minutes ago";
+        return Err(Refusal::execution(message));
+    }
+    let view = View { board: &board, now, aliases: context.wva_aliases };
+    let value = Query::parse(text)?.evaluate(&view)?;
+    let (kind, mut result) = match asked {
+        Asked::At(time) => rendered(value, time),
+        Asked::Range { start, step_ms, points } => {
+            let times: Vec<TimeMs> = (0..points).map(|point| start + point * step_ms).collect();
+            ("matrix", repeated(value, &times, limit)?)
+        }
+    };
+    // A scalar's result is no list of series.
+    let warnings = if kind == "scalar" { Vec::new() } else { truncate(&mut result, limit) };
+    Ok(success_with(&json!({"resultType": kind, "result": result}), &warnings))
+}
+
+/// A result at one point in time.
+fn rendered(value: Value<'_>, time: TimeMs) -> (&'static str, Vec<Json>) {
+    match value {
+        Value::Scalar(value) => {
+            let Json::Array(pair) = point(time, &number(value)) else { return ("scalar", Vec::new()) };
+            ("scalar", pair)
+        }
+        Value::Vector(samples) => {
+            let elements = samples.iter().map(|sample| {
+                json!({"metric": metric(&sample.labels), "value": point(time, &number(sample.value))})
+            });
+            ("vector", elements.collect())
+        }
+    }
+}
+
+/// The present values at every point in time: what is recorded has no other.
+fn repeated(value: Value<'_>, times: &[TimeMs], limit: usize) -> Result<Vec<Json>, Refusal> {
+    let series = match value {
+        Value::Scalar(value) => vec![(Json::Object(serde_json::Map::new()), number(value))],
+        Value::Vector(samples) => {
+            samples.iter().map(|sample| (metric(&sample.labels), number(sample.value))).collect()
+        }
+    };
+    if series.len().min(limit).saturating_mul(times.len()) > QUERY_SAMPLES_MAX {
+        let message = format!("the range has more than {QUERY_SAMPLES_MAX} samples; take a larger step");
+        return Err(Refusal::execution(&message));
+    }
+    // One more than wanted shows that there are more.
+    let series = series.into_iter().take(limit.saturating_add(1)).map(|(metric, value)| {
+        let values: Vec<Json> = times.iter().map(|time| point(*time, &value)).collect();
+        json!({"metric": metric, "values": values})
+    });
+    Ok(series.collect())
+}
+
+/// Labels as an object.
+pub fn metric(labels: &Labels<'_>) -> Json {
+    Json::Object(labels.iter().map(|(name, value)| ((*name).to_owned(), Json::from(*value))).collect())
+}
+
+fn number(value: f64) -> String {
+    let mut text = String::new();
+    write_value(&mut text, value);
+    text
+}
+
+/// A value is text, because a bare number makes some readers fail.
+fn point(time: TimeMs, value: &str) -> Json {
     // Whole milliseconds survive in a double, and serde_json writes these without an exponent.
-    json!({"metric": labels, "value": [time.0 as f64 / 1000.0, sample.value]})
+    json!([time.0 as f64 / 1000.0, value])
 }
 
-/// Seconds since the epoch, with fraction, or RFC 3339.
-fn parse_time(text: &str) -> Option<TimeMs> {
-    /// Far beyond any sensible time and far within an i64 of milliseconds.
-    const SECONDS_MAX: f64 = 1e12;
-    if let Ok(seconds) = text.parse::<f64>() {
-        return (seconds.abs() <= SECONDS_MAX).then(|| TimeMs((seconds * 1000.0).round() as i64));
+/// Cuts a list to its limit; gives the warning that goes with it.
+pub fn truncate<T>(list: &mut Vec<T>, limit: usize) -> Vec<&'static str> {
+    if list.len() <= limit {
+        return Vec::new();
     }
-    text.parse::<jiff::Timestamp>().ok().map(|time| TimeMs(time.as_millisecond()))
+    list.truncate(limit);
+    vec!["results truncated due to limit"]
 }
 
-/// `GET /api/v1/variants`: every decision with inputs and reason, and what is wrong.
-pub async fn variants(State(context): State<Context>) -> Response {
-    let board = context.engine.board();
-    let now = context.engine.clock.reader_now(&board);
-    json_response(StatusCode::OK, &json::board(&board, now))
-}
-
-/// `GET /api/v1/variants/NAMESPACE/NAME`.
-pub async fn variant(
-    State(context): State<Context>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Response {
-    let board = context.engine.board();
-    let now = context.engine.clock.reader_now(&board);
-    match board.entries.get(&VariantKey::new(&namespace, &name)) {
-        Some(entry) => json_response(StatusCode::OK, &json::entry(entry, now)),
-        None => api_error(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            &format!("no variant {namespace}/{name}; /api/v1/variants lists all"),
-        ),
+/// A successful answer.
+pub fn success_with(data: &Json, warnings: &[&str]) -> Response {
+    let mut answer = json!({"status": "success", "data": data});
+    if !warnings.is_empty() {
+        answer["warnings"] = json!(warnings);
     }
+    json_response(StatusCode::OK, &answer)
 }
 
 #[cfg(test)]
@@ -120,18 +162,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_in_both_forms() {
-        assert_eq!(parse_time("1435781451.781"), Some(TimeMs(1_435_781_451_781)));
-        assert_eq!(parse_time("2015-07-01T20:10:51Z"), Some(TimeMs(1_435_781_451_000)));
-        assert_eq!(parse_time("1e300"), None);
-        assert_eq!(parse_time("NaN"), None);
-        assert_eq!(parse_time("yesterday"), None);
-    }
-
-    #[test]
     fn timestamps_are_written_without_an_exponent() {
-        let sample = Sample { labels: vec![("a".into(), "b".into())], value: "3".into() };
-        let text = element(&sample, TimeMs(1_435_781_451_781)).to_string();
-        assert_eq!(text, r#"{"metric":{"a":"b"},"value":[1435781451.781,"3"]}"#);
+        let text = point(TimeMs(1_435_781_451_781), "3").to_string();
+        assert_eq!(text, r#"[1435781451.781,"3"]"#);
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP surface as its clients see it: the real router on a socket, good input and bad.
 
 mod admin;
+mod api;
 #[path = "../support/client.rs"]
 mod client;
 mod overload;

@@ -107,16 +107,13 @@ async fn nothing_found_is_an_empty_list() {
 async fn what_is_not_evaluated_is_named() {
     let server = Server::ready().await;
     for (query, part) in [
-        ("sum(inferno_desired_replicas)", "sum"),
-        ("max by (variant_name) (inferno_desired_replicas)", "max"),
+        ("topk(1, inferno_desired_replicas)", "topk"),
+        ("inferno_desired_replicas * on (variant_name) group_left inferno_current_replicas", "group_left"),
         ("rate(inferno_replica_scaling_total[5m])", "rate"),
         ("inferno_desired_replicas[5m]", "range selector"),
-        ("inferno_desired_replicas + 1", "+"),
         ("inferno_desired_replicas offset 5m", "offset"),
         ("inferno_desired_replicas @ 100", "@"),
-        ("-inferno_desired_replicas", "unary"),
         ("max_over_time(inferno_desired_replicas[5m:1m])", "max_over_time"),
-        ("42", "number"),
         ("\"text\"", "string"),
     ] {
         let answer = server.query(query).await;
@@ -165,9 +162,13 @@ async fn bad_parameters_are_bad_data() {
 #[tokio::test]
 async fn warming_up_is_an_error_and_never_an_empty_vector() {
     for server in [Server::unconfigured().await, Server::configured().await] {
-        for query in
-            [DESIRED, "inferno_desired_replicas{variant_name=\"qwen-14b-h100\"}", "wva_desired_ratio"]
-        {
+        for query in [
+            DESIRED,
+            "inferno_desired_replicas{variant_name=\"qwen-14b-h100\"}",
+            "wva_desired_ratio",
+            "sum(inferno_desired_replicas) or vector(0)",
+            "scalar(inferno_desired_replicas) + 1",
+        ] {
             let answer = server.query(query).await;
             assert_eq!(answer.status, 503, "{}", answer.text());
             assert_eq!(answer.json()["status"], "error");
@@ -193,4 +194,8 @@ async fn a_variant_without_a_decision_is_not_left_out() {
     let all = server.query(DESIRED).await;
     assert_eq!(all.status, 503, "the others are undecided: {}", all.text());
     assert!(all.json()["error"].as_str().unwrap().contains("llama-8b"), "{}", all.text());
+    for query in ["sum(inferno_desired_replicas)", "sum(inferno_desired_replicas) or vector(0)"] {
+        assert_eq!(server.query(query).await.status, 503, "a sum over a part would be too small");
+    }
+    assert_eq!(server.value(&format!("sum({one}) or vector(0)")).await, "2");
 }

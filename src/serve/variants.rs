@@ -1,0 +1,32 @@
+//! `/api/v1/variants`: the board for people and scripts.
+
+use super::{Context, api_error, json_response};
+use crate::config::VariantKey;
+use crate::publish::json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+/// `GET /api/v1/variants`: every decision with inputs and reason, and what is wrong.
+pub async fn variants(State(context): State<Context>) -> Response {
+    let board = context.engine.board();
+    let now = context.engine.clock.reader_now(&board);
+    json_response(StatusCode::OK, &json::board(&board, now))
+}
+
+/// `GET /api/v1/variants/NAMESPACE/NAME`.
+pub async fn variant(
+    State(context): State<Context>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
+    let board = context.engine.board();
+    let now = context.engine.clock.reader_now(&board);
+    match board.entries.get(&VariantKey::new(&namespace, &name)) {
+        Some(entry) => json_response(StatusCode::OK, &json::entry(entry, now)),
+        None => api_error(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            &format!("no variant {namespace}/{name}; /api/v1/variants lists all"),
+        ),
+    }
+}
