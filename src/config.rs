@@ -4,11 +4,13 @@
 //! by `config/resolve.rs`. This module knows no files, no cluster and no serde.
 
 pub mod check;
+mod mode;
 pub mod objects;
 mod problem;
 pub mod resolve;
 mod role;
 
+pub use mode::Mode;
 pub use problem::{Kept, Problem};
 pub use role::Role;
 use std::collections::BTreeMap;
@@ -272,35 +274,6 @@ pub struct ScaleToZero {
 impl Default for ScaleToZero {
     fn default() -> Self {
         ScaleToZero { enabled: false, retention_ms: 600_000 }
-    }
-}
-
-/// Which analyzers decide about a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Headroom in KV cache and queue; one replica at a time.
-    #[default]
-    Saturation,
-    /// Tokens that the replicas hold against those that they can hold.
-    Tokens,
-    /// Sizing by the queueing model against the service class's targets.
-    Model,
-    /// The queueing model, and never below what saturation demands.
-    Hybrid,
-}
-
-impl Mode {
-    /// All modes with their names in configuration.
-    pub const NAMES: [(&'static str, Mode); 4] = [
-        ("saturation", Mode::Saturation),
-        ("tokens", Mode::Tokens),
-        ("model", Mode::Model),
-        ("hybrid", Mode::Hybrid),
-    ];
-
-    /// Name in configuration.
-    pub fn as_str(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
     }
 }
 

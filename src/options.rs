@@ -106,7 +106,7 @@ pub struct DemoFlags {
     /// Course of the load.
     #[arg(long, value_enum, default_value = "spike", env = "INFERNO_SCENARIO")]
     pub scenario: Scenario,
-    /// Analyzers that decide: saturation, tokens, model or hybrid.
+    /// Analyzers that decide: saturation, tokens, model, hybrid, or several joined by +.
     #[arg(long, value_name = "MODE", default_value = "hybrid", env = "INFERNO_MODE", value_parser = mode)]
     pub mode: Mode,
     /// Virtual length of the run, e.g. 10m, 90s, 1h30m or a number of seconds.
@@ -149,8 +149,7 @@ pub struct CheckFlags {
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
-    let known = Mode::NAMES.iter().find(|(name, _)| *name == text);
-    known.map(|(_, mode)| *mode).ok_or_else(|| "must be saturation, tokens, model or hybrid".into())
+    Mode::parse(text).ok_or_else(|| format!("must be {}", Mode::CHOICES))
 }
 
 fn speed(text: &str) -> Result<f64, String> {

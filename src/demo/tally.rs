@@ -382,7 +382,7 @@ mod tests {
     fn tally() -> (Tally, Fleet) {
         let (scenario, duration, startup) = (Scenario::Spike, 600_000, 30_000);
         let flags =
-            DemoFlags { scenario, mode: Mode::Hybrid, duration, speed: 10.0, startup, seed: 1, json: false };
+            DemoFlags { scenario, mode: Mode::HYBRID, duration, speed: 10.0, startup, seed: 1, json: false };
         let plan = Plan::new(&flags).unwrap();
         let fleet = Fleet::new(standard::spec(&plan.fleet()));
         (Tally::new(plan, &fleet), fleet)

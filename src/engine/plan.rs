@@ -6,7 +6,7 @@ use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
 use crate::analyze::saturation::targets::{self, VariantState};
 use crate::analyze::tokens::SchedulerQueue;
-use crate::config::{Mode, ModelConfig, ModelKey};
+use crate::config::{ModelConfig, ModelKey};
 use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
 use crate::optimize::cause::Cause;
 use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, name_causes};
@@ -40,7 +40,7 @@ impl Engine {
             let plan = (scratch.targets[index].replicas, saturation_cause(scratch, index));
             scratch.saturation.push(plan);
         }
-        if config.mode != Mode::Saturation {
+        if config.mode.sizes_by_demand() {
             match self.wishes((id, model), config, variants, scheduler, &seen, scratch) {
                 Ok(()) => {
                     scratch.plan.clear();
@@ -52,7 +52,7 @@ impl Engine {
                 }
             }
         }
-        if config.mode == Mode::Saturation || seen.fallback.is_some() {
+        if !config.mode.sizes_by_demand() || seen.fallback.is_some() {
             scratch.plan.clear();
             scratch.plan.extend_from_slice(&scratch.saturation);
         }
@@ -95,22 +95,12 @@ impl Engine {
             is_partial: observed.iter().any(silent),
             observed_at: observed.iter().filter_map(|o| o.health.newest_sample).max().unwrap_or(self.stream),
         };
-        match config.mode {
-            Mode::Saturation => {}
-            Mode::Tokens => {
-                self.planner.by_tokens(wishes, &mut self.token_memory, &input)?;
-                name_causes(wishes, &states_of, None, input.is_partial);
-            }
-            Mode::Model => {
-                self.planner.by_model(wishes, &input)?;
-                name_causes(wishes, &states_of, None, input.is_partial);
-            }
-            Mode::Hybrid => {
-                self.planner.by_model(wishes, &input)?;
-                arbitrate(wishes, &states_of, analysis, &config.saturation, saturation);
-                name_causes(wishes, &states_of, Some(saturation), input.is_partial);
-            }
+        self.planner.wishes(wishes, config.mode, &mut self.token_memory, &input)?;
+        let saturation = config.mode.saturation.then_some(saturation.as_slice());
+        if let Some(targets) = saturation {
+            arbitrate(wishes, &states_of, analysis, &config.saturation, targets);
         }
+        name_causes(wishes, &states_of, saturation, input.is_partial);
         for (id, wish) in variants.iter().zip(wishes.iter()) {
             self.topology.variants[*id as usize].sizing = wish.sizing;
         }
@@ -126,7 +116,7 @@ impl Engine {
         deadline: &mut TimeMs,
     ) {
         // Saturation in place of a mode that lacks its input steps without windows, as it does by default.
-        let falls_back = config.mode != Mode::Saturation && scratch.wishes.is_empty();
+        let falls_back = config.mode.sizes_by_demand() && scratch.wishes.is_empty();
         let windows = match falls_back {
             true => Windows::default(),
             false => Windows { up_ms: config.stabilization.up_ms, down_ms: config.stabilization.down_ms },

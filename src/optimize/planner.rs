@@ -21,7 +21,9 @@ use crate::analyze::rule::Rule;
 use crate::analyze::saturation::SaturationAnalysis;
 use crate::analyze::saturation::targets::VariantState;
 use crate::analyze::tokens::{self, ReplicaTokens, SchedulerQueue, TokenAnalysis, TokenMemory, TokenVariant};
-use crate::config::{ModelConfig, ModelKey, PerfParms, Profile, Role, SaturationConfig, SloTargets, Variant};
+use crate::config::{
+    Mode, ModelConfig, ModelKey, PerfParms, Profile, Role, SaturationConfig, SloTargets, Variant,
+};
 use crate::units::TimeMs;
 use std::sync::Arc;
 
@@ -122,9 +124,48 @@ pub struct Planner {
     token_plan: Vec<cost_aware::Plan>,
     token_variants: Vec<TokenVariant>,
     token_analysis: TokenAnalysis,
+    second: Vec<Wish>,
 }
 
 impl Planner {
+    /// Wishes of all analyzers of a mode that size by demand, one per variant, into `out`: of two the
+    /// larger count. An analyzer that lacks its input is left out while another has an answer.
+    pub fn wishes(
+        &mut self,
+        out: &mut Vec<Wish>,
+        mode: Mode,
+        memory: &mut TokenMemory,
+        input: &PlanInput<'_>,
+    ) -> Result<(), Unknown> {
+        if !mode.tokens {
+            return self.by_model(out, input);
+        }
+        if !mode.model {
+            return self.by_tokens(out, memory, input);
+        }
+        let mut by_tokens = std::mem::take(&mut self.second);
+        let answers = (self.by_model(out, input), self.by_tokens(&mut by_tokens, memory, input));
+        let outcome = match answers {
+            (Ok(()), Ok(())) => {
+                for (wish, other) in out.iter_mut().zip(&by_tokens) {
+                    // The cause follows what was analyzed, not what was held back.
+                    if other.analyzed > wish.analyzed {
+                        (wish.analyzed, wish.cause) = (other.analyzed, other.cause);
+                    }
+                    wish.replicas = wish.replicas.max(other.replicas);
+                }
+                Ok(())
+            }
+            (Err(_), Ok(())) => {
+                std::mem::swap(out, &mut by_tokens);
+                Ok(())
+            }
+            (model, _) => model,
+        };
+        self.second = by_tokens;
+        outcome
+    }
+
     /// Wishes by the queueing model, one per variant, into `out`.
     pub fn by_model(&mut self, out: &mut Vec<Wish>, input: &PlanInput<'_>) -> Result<(), Unknown> {
         out.clear();

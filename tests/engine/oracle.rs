@@ -126,6 +126,8 @@ fn configuration(number: usize) -> String {
         11 => sized("hybrid\n    scaleDownStabilization: 0s"),
         12 => sized("model\n    scaleUpStabilization: 20s"),
         13..28 => scarce(number - 13),
+        28 => sized("model+tokens+saturation"),
+        29 => sized("tokens+saturation"),
         _ => String::new(),
     }
 }
@@ -242,7 +244,7 @@ fn event() -> impl Strategy<Value = Event> {
         prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
     prop_oneof![
         10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
-        2 => (0..29usize).prop_map(Event::Configure),
+        2 => (0..31usize).prop_map(Event::Configure),
         1 => prop_oneof![0..1_000_000i64, Just(-2_000_000i64)].prop_map(Event::Tick),
     ]
 }

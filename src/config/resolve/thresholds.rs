@@ -121,7 +121,7 @@ impl PerModel {
         let saturation = merged(&rows);
         let stated = rows.iter().find_map(|row| row.mode);
         let mode = stated.unwrap_or_else(|| implied_mode(main, &saturation, queueing.is_some()));
-        let down_ms = if mode == Mode::Saturation { 0 } else { Stabilization::DEMAND_DOWN_MS };
+        let down_ms = if mode.sizes_by_demand() { Stabilization::DEMAND_DOWN_MS } else { 0 };
         let stabilization = Stabilization {
             up_ms: rows.iter().find_map(|row| row.up_ms).unwrap_or(0),
             down_ms: rows.iter().find_map(|row| row.down_ms).unwrap_or(down_ms),
@@ -134,20 +134,19 @@ impl PerModel {
 /// queueing-model entry, then the analyzer's name.
 fn implied_mode(main: &MainConfig, saturation: &SaturationConfig, has_queueing: bool) -> Mode {
     match &*main.hybrid {
-        "on" => Mode::Hybrid,
-        "model-only" => Mode::Model,
-        _ if has_queueing => Mode::Model,
+        "on" => Mode::HYBRID,
+        "model-only" => Mode::MODEL,
+        _ if has_queueing => Mode::MODEL,
         // The reference calls its token analyzer "saturation"; without a name its percentages decide.
-        _ if &*saturation.analyzer_name == "saturation" => Mode::Tokens,
-        _ => Mode::Saturation,
+        _ if &*saturation.analyzer_name == "saturation" => Mode::TOKENS,
+        _ => Mode::SATURATION,
     }
 }
 
 /// One of the modes.
 fn mode(value: &serde_json::Value) -> Checked<Mode> {
     let name = text(value)?;
-    let found = Mode::NAMES.iter().find(|(known, _)| *known == name);
-    found.map(|(_, mode)| *mode).ok_or_else(|| format!("{} is not a mode", show(value)))
+    Mode::parse(&name).ok_or_else(|| format!("{} is not a mode", show(value)))
 }
 
 /// The thresholds of a chain of entries over the defaults.
@@ -186,7 +185,7 @@ fn saturation(scope: &mut Scope<'_, '_>, row: &Fields<'_>) -> SaturationRow {
         priority: read("priority", not_negative, "write a number of at least 0; 1 is usual"),
         analyzer_name: scope.read(row, "analyzerName", text, "write an analyzer's name", Kept::Default),
         enable_limiter: scope.read(row, "enableLimiter", truth, "write true or false", Kept::Default),
-        mode: scope.read(row, "mode", mode, "write saturation, tokens, model or hybrid", Kept::Default),
+        mode: scope.read(row, "mode", mode, &format!("write {}", Mode::CHOICES), Kept::Default),
         up_ms: scope.read(row, "scaleUpStabilization", duration_ms, window, Kept::Default),
         down_ms: scope.read(row, "scaleDownStabilization", duration_ms, window, Kept::Default),
     }

@@ -1,0 +1,86 @@
+//! Which analyzers decide about a model.
+
+/// A set of analyzers. Any of them may ask for more replicas; all must agree to fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Sizing by the queueing model against the service class's targets.
+    pub model: bool,
+    /// Tokens that the replicas hold against those that they can hold.
+    pub tokens: bool,
+    /// Headroom in KV cache and queue. Alone it steps one replica at a time.
+    pub saturation: bool,
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Mode::SATURATION
+    }
+}
+
+impl Mode {
+    /// Saturation alone.
+    pub const SATURATION: Mode = Mode { model: false, tokens: false, saturation: true };
+    /// Token capacity alone.
+    pub const TOKENS: Mode = Mode { model: false, tokens: true, saturation: false };
+    /// The queueing model alone.
+    pub const MODEL: Mode = Mode { model: true, tokens: false, saturation: false };
+    /// The queueing model, and never below what saturation demands.
+    pub const HYBRID: Mode = Mode { model: true, tokens: false, saturation: true };
+    /// All modes with their names in configuration.
+    const NAMES: [(&'static str, Mode); 7] = [
+        ("saturation", Mode::SATURATION),
+        ("tokens", Mode::TOKENS),
+        ("model", Mode::MODEL),
+        ("hybrid", Mode::HYBRID),
+        ("tokens+saturation", Mode { tokens: true, ..Mode::SATURATION }),
+        ("model+tokens", Mode { tokens: true, ..Mode::MODEL }),
+        ("model+tokens+saturation", Mode { tokens: true, ..Mode::HYBRID }),
+    ];
+    /// What may be written, for messages.
+    pub const CHOICES: &'static str = "saturation, tokens, model, hybrid, or several joined by +";
+
+    /// The mode of a name: one of the above, or analyzers joined by `+` in any order.
+    pub fn parse(name: &str) -> Option<Mode> {
+        if name == "hybrid" {
+            return Some(Mode::HYBRID);
+        }
+        let mut mode = Mode { model: false, tokens: false, saturation: false };
+        for part in name.split('+') {
+            let analyzer = match part.trim() {
+                "model" => &mut mode.model,
+                "tokens" => &mut mode.tokens,
+                "saturation" => &mut mode.saturation,
+                _ => return None,
+            };
+            *analyzer = true;
+        }
+        Some(mode)
+    }
+
+    /// Name in configuration.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("none", |(name, _)| name)
+    }
+
+    /// Whether some analyzer sizes by demand, so that the plan does not go by steps.
+    pub fn sizes_by_demand(self) -> bool {
+        self.model || self.tokens
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back_and_order_does_not_matter() {
+        for (name, mode) in Mode::NAMES {
+            assert_eq!((Mode::parse(name), mode.as_str()), (Some(mode), name));
+        }
+        assert_eq!(Mode::parse("saturation+model"), Some(Mode::HYBRID));
+        assert_eq!(Mode::parse("saturation + tokens").map(Mode::as_str), Some("tokens+saturation"));
+        for wrong in ["", "hybrid+tokens", "modle", "model+"] {
+            assert_eq!(Mode::parse(wrong), None, "{wrong:?}");
+        }
+    }
+}
