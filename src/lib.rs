@@ -8,8 +8,23 @@
 //! `bytes --wire--> samples --series--> (variant, replica, signal) --window--> demand --analyze-->
 //! capacity --optimize--> plan --publish--> board --serve--> readers`
 //!
-//! Everything from [`wire`] to [`publish`] and the [`engine`] that ties them together is pure: no
-//! sockets, files, environment or clock; `now` is an argument. `tests/tidy.rs` holds this.
+//! * [`engine`] ties the pure modules together as one state machine; [`runner`] owns it on a thread.
+//! * [`config`] turns Kubernetes objects into a snapshot; [`mirror`] finds and watches the objects.
+//! * [`app`] is the composition root; [`options`] the command line; [`size`] and [`demo`] are commands.
+//! * [`emulate`] is a vLLM fleet on virtual time, for the demo and the tests.
+//!
+//! # Invariants, and the tests that hold them
+//!
+//! * Everything from [`wire`] to [`publish`], the [`engine`] and [`emulate`] is pure: no sockets, files,
+//!   environment or clock; `now` is an argument (`tests/tidy.rs`).
+//! * An incremental result equals a recomputation of everything, and recomputing changes nothing
+//!   (`tests/engine/oracle.rs`).
+//! * The analyzers agree with the reference controller, or deviate for a stated reason (`tests/golden`).
+//! * A write is answered 2xx only after its decisions can be read; readers get an error, never an empty
+//!   vector, while there is no decision (`tests/http`, `tests/prometheus`).
+
+// The links lead readers of the source.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod analyze;
 pub mod app;

@@ -12,7 +12,7 @@ pub async fn index(State(context): State<Context>) -> Response {
     let state = board.not_ready().unwrap_or_else(|| "ready".into());
     let text = format!(
         "inferno-sidecar {}: {} variants, {} configuration problems; {state}\n\n\
-         POST /api/v1/write           remote-write 1.0\n\
+         POST /api/v1/write           remote-write 1.0 and 2.0\n\
          GET  /api/v1/query           PromQL over the gauges; also query_range, series, labels,\n\
          \x20                            label/NAME/values, metadata, status/buildinfo\n\
          GET  /api/v1/variants        decisions with inputs and reasons\n\
