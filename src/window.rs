@@ -1,7 +1,7 @@
 //! Rolling windows over one series: what is remembered of its samples.
 //!
 //! Time is data time. A window holds at most [`WINDOW_CELLS_MAX`](crate::limits::WINDOW_CELLS_MAX) cells,
-//! each the summary of the samples in one [`CELL_MS`](crate::limits::CELL_MS) interval, so memory is
+//! each the summary of the samples in one [`CELL_MS`] interval, so memory is
 //! bounded whatever the scrape interval; with at least `CELL_MS` between samples a cell is one sample and
 //! every answer is exact.
 
