@@ -101,7 +101,12 @@ impl Fleet {
     /// A fleet that has reported until every window is full.
     pub fn warm(models: usize, kinds: usize, mode: &str) -> Self {
         let mut engine = Engine::new(Arc::new(Dialects::built_in()));
-        let resolved = resolve(&documents("bench.yaml", &yaml(models, kinds, mode)), &Resolved::default());
+        let yaml = yaml(models, kinds, mode);
+        let all: Vec<&str> = yaml.split("---\n").collect();
+        // A file has a limit of its own.
+        let files = all.chunks(5_000).map(|file| file.join("---\n"));
+        let documents: Vec<_> = files.flat_map(|file| documents("bench.yaml", &file)).collect();
+        let resolved = resolve(&documents, &Resolved::default());
         assert!(resolved.problems.is_empty(), "{:?}", resolved.problems.first());
         engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
         engine.publish();
