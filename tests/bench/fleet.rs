@@ -117,8 +117,11 @@ impl Fleet {
             }
             fleet.engine.publish();
         }
-        let decided = fleet.engine.board().entries.values().filter(|entry| entry.decided()).count();
-        assert_eq!(decided, models * kinds, "every variant is decided");
+        let entries = &fleet.engine.board().entries;
+        let evidence =
+            entries.values().filter_map(|entry| entry.decision.as_ref()).map(|decision| &decision.evidence);
+        let in_mode = evidence.filter(|evidence| evidence.fallback.is_none()).count();
+        assert_eq!(in_mode, models * kinds, "every variant is decided, and in its mode");
         fleet
     }
 
