@@ -1,7 +1,8 @@
 //! Benchmark of the engine: `cargo bench --bench engine`.
 //!
 //! Time per event on warmed-up fleets of several sizes, rendering, and the cost of taking in samples beside the
-//! snappy decompression of the same bytes. One batch: what one pod reports in a scrape, written and published;
+//! snappy decompression of the same bytes. One part alone: `cargo bench --bench engine -- ingest` (or `batches`,
+//! `everything`). One batch: what one pod reports in a scrape, written and published;
 //! pods take turns as they would in a fleet of that size that is scraped every 15 s.
 
 mod fleet;
@@ -169,8 +170,10 @@ fn ingest(fleet: &mut Fleet, version: Version, relevant_only: bool, first: i64) 
 }
 
 fn main() {
+    let part = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let is_asked = |name: &str| part.as_ref().is_none_or(|part| part == name);
     println!("{:<58} {:>9}     {:<12} note", "what (medians)", "measured", "target");
-    for mode in ["saturation", "model", "hybrid"] {
+    for mode in ["saturation", "model", "hybrid"].into_iter().filter(|_| is_asked("batches")) {
         let mut smallest = None;
         for variants in [10, 1_000, 10_000] {
             let mut fleet = Fleet::warm(variants, 1, mode);
@@ -181,13 +184,17 @@ fn main() {
             }
         }
     }
-    everything(&mut Fleet::warm(3_333, 3, "model"), "model");
-    everything(&mut Fleet::warm(10_000, 3, "model"), "model");
-    let mut fleet = Fleet::warm(100, 1, "saturation");
-    let mut scrape = Fleet::next_scrape();
-    for version in [Version::V1, Version::V2] {
-        for relevant_only in [false, true] {
-            scrape = ingest(&mut fleet, version, relevant_only, scrape);
+    if is_asked("everything") {
+        everything(&mut Fleet::warm(1_000, 3, "model"), "model");
+        everything(&mut Fleet::warm(10_000, 3, "model"), "model");
+    }
+    if is_asked("ingest") {
+        let mut fleet = Fleet::warm(100, 1, "saturation");
+        let mut scrape = Fleet::next_scrape();
+        for version in [Version::V1, Version::V2] {
+            for relevant_only in [false, true] {
+                scrape = ingest(&mut fleet, version, relevant_only, scrape);
+            }
         }
     }
 }
