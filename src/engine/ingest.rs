@@ -5,6 +5,7 @@ use super::Engine;
 use super::store::{NewSlot, SlotId, SubjectRef, Window};
 use crate::limits::{FUTURE_MAX_MS, SERIES_MAX};
 use crate::series::classify::{Unused, classify};
+use crate::series::dialect::Dialects;
 use crate::series::labels::{LabelError, Labels, short};
 use crate::units::TimeMs;
 use crate::window::Recorded;
@@ -134,6 +135,15 @@ impl WriteReport {
     }
 }
 
+/// Whether a series is to be taken in or judged; the others are only counted.
+#[inline]
+fn may_matter(dialects: &Dialects, series: &Series<'_>) -> bool {
+    match series.metric_name() {
+        Ok(Some(metric)) if !metric.is_empty() => series.histograms > 0 || dialects.row(metric).is_some(),
+        _ => true,
+    }
+}
+
 impl Engine {
     /// Takes in a decompressed write request of either version; see [`Engine::write_v1`].
     pub fn write(&mut self, version: Version, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
@@ -148,8 +158,10 @@ impl Engine {
     ///
     /// `now` bounds sample times: samples over 10 minutes ahead of it are refused.
     pub fn write_v1(&mut self, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
-        let mut report = WriteReport::of(v1::check(request)?);
-        v1::walk(request, |series| self.take_series(&series, now, &mut report))?;
+        let dialects = self.dialects.clone();
+        let checked = v1::Checked::read(request, |series| may_matter(&dialects, series))?;
+        let mut report = WriteReport::of(checked.counts);
+        checked.visit(|series| self.take_series(series, now, &mut report))?;
         self.end_write(now);
         Ok(report)
     }

@@ -9,6 +9,8 @@ use crate::units::TimeMs;
 use crate::window::{Counter, Gauge, Interval};
 use ahash::{AHashMap, RandomState};
 use slab::Slab;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::topology::{Join, ModelId, VariantId};
@@ -177,8 +179,8 @@ pub struct Store {
     pub nodes: Slab<Node>,
     /// Nodes by name.
     pub node_ids: AHashMap<Arc<str>, SubjectId>,
-    by_bytes: AHashMap<u128, SlotId>,
-    by_canonical: AHashMap<u128, SlotId>,
+    by_bytes: HashMap<u128, SlotId, BuildHasherDefault<Hashed>>,
+    by_canonical: HashMap<u128, SlotId, BuildHasherDefault<Hashed>>,
     hashers: [RandomState; 2],
 }
 
@@ -209,10 +211,28 @@ impl Default for Store {
             scheduler_ids: AHashMap::new(),
             nodes: Slab::new(),
             node_ids: AHashMap::new(),
-            by_bytes: AHashMap::new(),
-            by_canonical: AHashMap::new(),
+            by_bytes: HashMap::default(),
+            by_canonical: HashMap::default(),
             hashers: [RandomState::new(), RandomState::new()],
         }
+    }
+}
+
+/// Hasher of keys that are keyed hashes themselves: half of one is as good as the hash of the whole.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
     }
 }
 

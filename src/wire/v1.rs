@@ -13,10 +13,13 @@
 use super::histogram::{HistogramError, check as check_histogram};
 use super::proto::{Reader, Value, messages};
 use super::{Counts, WireError, parse_sample, wrong_type};
+use crate::limits::WRITE_SERIES_KEPT;
 use crate::units::TimeMs;
 
 /// Fields of a `Sample`.
 const SAMPLE_FIELDS: u32 = 2;
+/// How the label with the metric's name begins, up to the length of the name.
+const NAME_KEY: &[u8] = b"\x0a\x08__name__\x12";
 
 /// One `TimeSeries` message, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +44,17 @@ pub struct Series<'a> {
 /// # Errors
 /// The first structural error ends the walk; series visited before it have been visited.
 pub fn walk<'a>(request: &'a [u8], mut visit: impl FnMut(Series<'a>)) -> Result<Counts, WireError> {
+    walk_from(request, 0, &mut visit)
+}
+
+/// As [`walk`], from the field that begins at `offset`.
+fn walk_from<'a>(
+    request: &'a [u8],
+    offset: usize,
+    mut visit: impl FnMut(Series<'a>),
+) -> Result<Counts, WireError> {
     let mut counts = Counts::default();
-    let mut reader = Reader::new(request, 0);
+    let mut reader = Reader::new(&request[offset..], offset);
     while let Some((number, value)) = reader.field()? {
         match (number, value) {
             (1, Value::Bytes(message)) => {
@@ -67,18 +79,56 @@ pub fn check(request: &[u8]) -> Result<Counts, WireError> {
     walk(request, |_| {})
 }
 
+/// A request whose structure is sound, with those of its series that matter.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    request: &'a [u8],
+    /// What the request carries.
+    pub counts: Counts,
+    kept: Vec<Series<'a>>,
+    /// Where the part begins whose series were not looked at for want of room in `kept`.
+    rest: usize,
+}
+
+impl<'a> Checked<'a> {
+    /// As [`check`], and remembers the series that are `wanted`, so that a request of which little matters is
+    /// walked once. What is remembered is bounded; the rest of a request with more is walked again.
+    pub fn read(request: &'a [u8], mut wanted: impl FnMut(&Series<'a>) -> bool) -> Result<Self, WireError> {
+        let (mut kept, mut rest) = (Vec::with_capacity(64), 0);
+        let counts = walk(request, |series| {
+            if kept.len() == WRITE_SERIES_KEPT {
+                return;
+            }
+            rest = series.base + series.message.len();
+            if wanted(&series) {
+                kept.push(series);
+            }
+        })?;
+        Ok(Checked { request, counts, kept, rest })
+    }
+
+    /// Calls `visit` for every series that was wanted or not looked at, in order.
+    pub fn visit(self, mut visit: impl FnMut(&Series<'a>)) -> Result<(), WireError> {
+        self.kept.iter().for_each(&mut visit);
+        if self.kept.len() == WRITE_SERIES_KEPT {
+            walk_from(self.request, self.rest, |series| visit(&series))?;
+        }
+        Ok(())
+    }
+}
+
 impl<'a> Series<'a> {
     fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
         let mut series = Series {
             message,
             base,
-            labels_end: 0,
+            labels_end: short_labels_end(message),
             labels_scattered: false,
             samples: 0,
             exemplars: 0,
             histograms: 0,
         };
-        let mut reader = Reader::new(message, base);
+        let mut reader = Reader::new(&message[series.labels_end..], base + series.labels_end);
         let mut leading = true;
         while let Some((number, value)) = reader.field()? {
             match (number, value) {
@@ -110,7 +160,17 @@ impl<'a> Series<'a> {
     }
 
     /// Value of the `__name__` label; `None` when there is none.
+    #[inline]
     pub fn metric_name(&self) -> Result<Option<&'a [u8]>, WireError> {
+        // Senders sort labels, so the name comes first as good as always.
+        if let Some((&[0x0a, label_length], rest)) = self.message.split_first_chunk::<2>()
+            && let Some(label) = rest.get(..usize::from(label_length & 0x7f)).filter(|_| label_length < 0x80)
+            && let Some((&[length], name)) =
+                label.strip_prefix(NAME_KEY).and_then(|l| l.split_first_chunk::<1>())
+            && usize::from(length) == name.len()
+        {
+            return Ok(Some(name));
+        }
         for label in self.labels() {
             let (name, value) = label?;
             if name == b"__name__" {
@@ -137,6 +197,19 @@ impl<'a> Series<'a> {
             parse_sample(sample, base, SAMPLE_FIELDS)
         })
     }
+}
+
+/// End of the leading labels that are shorter than 128 bytes, as nearly all are.
+#[inline]
+fn short_labels_end(message: &[u8]) -> usize {
+    let mut rest = message;
+    while let Some((&[0x0a, length], behind)) = rest.split_first_chunk::<2>()
+        && length < 0x80
+        && let Some(behind) = behind.get(usize::from(length)..)
+    {
+        rest = behind;
+    }
+    message.len() - rest.len()
 }
 
 #[inline]

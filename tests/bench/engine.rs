@@ -1,0 +1,200 @@
+//! Benchmark of the engine: `cargo bench --bench engine`.
+//!
+//! Time per event on warmed-up fleets of several sizes, rendering, and the cost of taking in samples beside the
+//! snappy decompression of the same bytes. One part alone: `cargo bench --bench engine -- ingest` (or `batches`,
+//! `everything`). One batch: what one pod reports in a scrape, written and published;
+//! pods take turns as they would in a fleet of that size that is scraped every 15 s.
+
+mod fleet;
+#[path = "../support/table.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod table;
+
+use fleet::{Fleet, INTERVAL_MS, at, encode};
+use inferno_sidecar::publish::exposition::{Format, Writer, write_board};
+use inferno_sidecar::publish::promql::{Query, Value};
+use inferno_sidecar::publish::select::View;
+use inferno_sidecar::wire::Version;
+use prost::Message;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Batches per size.
+const BATCHES: usize = 3_000;
+
+fn line(what: &str, value: f64, unit: &str, target: &str, note: &str) {
+    println!("{what:<58} {value:>9.3} {unit:<3} {target:<12} {note}");
+}
+
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share) as usize]
+}
+
+/// Median seconds of `times` runs.
+fn median_s(times: usize, mut work: impl FnMut()) -> f64 {
+    let mut seconds: Vec<f64> = (0..times)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    quantile(&mut seconds, 0.5)
+}
+
+/// One batch of one pod at a time; returns the median in us, after reporting it beside that of 10 variants.
+fn batches(fleet: &mut Fleet, mode: &str, smallest: Option<f64>) -> f64 {
+    let pods = fleet.pods();
+    let (mut write_us, mut publish_us, mut both_us) = (Vec::new(), Vec::new(), Vec::new());
+    let before = fleet.engine.stats();
+    for batch in 0..BATCHES {
+        let scrape = Fleet::next_scrape() + (batch / pods) as i64;
+        let pod = batch % pods;
+        let time = at(scrape) + INTERVAL_MS * pod as i64 / pods as i64;
+        let request = encode(fleet.pod(pod, scrape, time, true));
+        let start = Instant::now();
+        let report = fleet.engine.write_v1(black_box(&request), time).expect("the request is sound");
+        let written = start.elapsed().as_secs_f64() * 1e6;
+        black_box(fleet.engine.publish());
+        let both = start.elapsed().as_secs_f64() * 1e6;
+        assert_eq!(report.used, report.counts.samples);
+        write_us.push(written);
+        publish_us.push(both - written);
+        both_us.push(both);
+    }
+    let after = fleet.engine.stats();
+    let us = quantile(&mut both_us, 0.5);
+    let models = (after.recomputations - before.recomputations) as f64 / BATCHES as f64;
+    line(
+        &format!("batch of 1 pod, {} variants, mode {mode}", fleet.models * fleet.kinds),
+        us,
+        "us",
+        "< 50",
+        &format!(
+            "write {:.1}, publish {:.1}, p99 {:.1}; {models:.2} models/batch; {:.2} x that of 10",
+            quantile(&mut write_us, 0.5),
+            quantile(&mut publish_us, 0.5),
+            quantile(&mut both_us, 0.99),
+            us / smallest.unwrap_or(us),
+        ),
+    );
+    us
+}
+
+/// Recomputation of everything.
+fn everything(fleet: &mut Fleet, mode: &str) {
+    let seconds = median_s(5, || {
+        fleet.engine.touch_all();
+        black_box(fleet.engine.publish());
+    });
+    let (models, kinds) = (fleet.models, fleet.kinds);
+    line(
+        &format!("everything, {models} models x {kinds} accelerators, mode {mode}"),
+        seconds,
+        "s",
+        "< 1",
+        &format!("{:.1} us per model", seconds * 1e6 / models as f64),
+    );
+}
+
+/// What readers pay.
+fn rendering(fleet: &Fleet) {
+    let board = fleet.engine.board().clone();
+    let now = fleet.engine.stream_time().expect("there were samples");
+    let mut bytes = 0;
+    let seconds = median_s(15, || {
+        let mut writer = Writer::new(Format::Text);
+        write_board(&mut writer, &board, now, false);
+        bytes = black_box(writer.finish()).len();
+    });
+    let note = format!("{:.1} MB", bytes as f64 / 1e6);
+    line(&format!("/metrics, {} variants", board.entries.len()), seconds * 1e3, "ms", "< 20", &note);
+    let text = "inferno_desired_replicas{variant_name=\"variant-77\",exported_namespace=\"team-1\"}";
+    let view = View { board: &board, now, aliases: false };
+    let Ok(Value::Vector(found)) = Query::parse(text).and_then(|query| query.evaluate(&view)) else {
+        panic!("the query gives a vector");
+    };
+    assert_eq!(found.len(), 1, "one variant");
+    let seconds = median_s(200, || {
+        let query = Query::parse(black_box(text)).expect("the query is sound");
+        black_box(query.evaluate(&view).expect("the board is ready"));
+    });
+    line("query for one variant, by name and exported_namespace", seconds * 1e6, "us", "< 200", "");
+}
+
+/// Taking in samples beside the decompression of the same bytes.
+fn ingest(fleet: &mut Fleet, version: Version, relevant_only: bool, first: i64) -> i64 {
+    const ROUNDS: i64 = 12;
+    let (mut plain_ns, mut ours_ns, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut compressor = snap::raw::Encoder::new();
+    let mut decompressor = snap::raw::Decoder::new();
+    let mut buffer = vec![0; 16 << 20];
+    for round in first..first + ROUNDS {
+        let scrape = fleet.scrape(round, false, relevant_only);
+        let samples: usize = scrape.iter().map(Vec::len).sum();
+        let encoded = scrape.into_iter().map(|series| match version {
+            Version::V1 => encode(series),
+            Version::V2 => table::request_of(&series).encode_to_vec(),
+        });
+        let compressed: Vec<Vec<u8>> =
+            encoded.map(|bytes| compressor.compress_vec(&bytes).expect("it fits")).collect();
+        let (mut plain, mut ours) = (0.0, 0.0);
+        for request in &compressed {
+            let start = Instant::now();
+            let length = decompressor.decompress(request, &mut buffer).expect("it is sound");
+            plain += start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let report = fleet.engine.write(version, &buffer[..length], at(round));
+            ours += start.elapsed().as_secs_f64();
+            assert_eq!(black_box(report).expect("the request is sound").rejected, 0);
+        }
+        fleet.engine.publish();
+        // The first round meets series that are new to the engine.
+        if round > first {
+            plain_ns.push(plain * 1e9 / samples as f64);
+            ours_ns.push(ours * 1e9 / samples as f64);
+            ratios.push(ours / plain);
+        }
+    }
+    let what = if relevant_only { "relevant only" } else { "all series" };
+    let target = if version == Version::V1 && !relevant_only { "< 1.5" } else { "< 2.5" };
+    line(
+        &format!("ingest / decompression, {version:?}, {what}"),
+        quantile(&mut ratios, 0.5),
+        "x",
+        target,
+        &format!("{:.0} / {:.0} ns per sample", quantile(&mut ours_ns, 0.5), quantile(&mut plain_ns, 0.5)),
+    );
+    first + ROUNDS
+}
+
+fn main() {
+    let part = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let is_asked = |name: &str| part.as_ref().is_none_or(|part| part == name);
+    println!("{:<58} {:>9}     {:<12} note", "what (medians)", "measured", "target");
+    for mode in ["saturation", "model", "hybrid"].into_iter().filter(|_| is_asked("batches")) {
+        let mut smallest = None;
+        for variants in [10, 1_000, 10_000] {
+            let mut fleet = Fleet::warm(variants, 1, mode);
+            let us = batches(&mut fleet, mode, smallest);
+            smallest = smallest.or(Some(us));
+            if variants == 10_000 && mode == "saturation" {
+                rendering(&fleet);
+            }
+        }
+    }
+    if is_asked("everything") {
+        everything(&mut Fleet::warm(1_000, 3, "model"), "model");
+        everything(&mut Fleet::warm(10_000, 3, "model"), "model");
+    }
+    if is_asked("ingest") {
+        let mut fleet = Fleet::warm(100, 1, "saturation");
+        let mut scrape = Fleet::next_scrape();
+        for version in [Version::V1, Version::V2] {
+            for relevant_only in [false, true] {
+                scrape = ingest(&mut fleet, version, relevant_only, scrape);
+            }
+        }
+    }
+}
