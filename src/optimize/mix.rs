@@ -109,12 +109,13 @@ impl Mixer {
     fn bound(&self, from: usize, mut rest: f64) -> f64 {
         let mut cost = 0.0;
         for bin in &self.bins[from..] {
-            let take = (rest / bin.capacity).min(f64::from(bin.room));
-            cost += take * bin.price;
-            rest -= take * bin.capacity;
-            if rest <= 0.0 {
-                return cost;
+            let (needed, room) = (rest / bin.capacity, f64::from(bin.room));
+            // Not by what is left of `rest`: rounding may leave a trace that no bin covers.
+            if needed <= room {
+                return cost + needed * bin.price;
             }
+            cost += room * bin.price;
+            rest -= room * bin.capacity;
         }
         f64::INFINITY
     }
@@ -181,6 +182,13 @@ mod tests {
         assert_eq!(solve(f64::NAN, &[bounded]), (vec![1], 0.0));
         assert_eq!(solve(10.0, &[bounded]), (vec![3], 4.0));
         assert_eq!(solve(10.0, &[Offer { capacity: f64::NAN, ..bounded }]), (vec![1], 10.0));
+    }
+
+    #[test]
+    fn the_bound_does_not_hide_a_cheaper_plan() {
+        let offer = |capacity, cost, min, max| Offer { capacity, cost, base: 0, min, max };
+        let offers = [offer(2.75, 15.0, 1, 2), offer(1.5, 1.0, 0, 4), offer(2.625, 1.0, 0, 2)];
+        assert_eq!(solve(14.375, &offers).0, [2, 3, 2]);
     }
 
     fn cost_of(counts: &[u32], offers: &[Offer]) -> f64 {
