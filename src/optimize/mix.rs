@@ -34,6 +34,8 @@ pub struct Offer {
 /// One of the two price ranges of an offer.
 #[derive(Clone, Copy, Debug)]
 struct Bin {
+    /// Its replicas run already.
+    kept: bool,
     offer: usize,
     price: f64,
     capacity: f64,
@@ -80,9 +82,8 @@ impl Mixer {
         }
         self.taken.clear();
         self.taken.resize(self.bins.len(), 0);
-        self.best.clear();
-        self.best_cost = f64::INFINITY;
         self.nodes = 0;
+        self.begin_with_what_runs(rest);
         self.search(0, rest, 0.0);
         for (bin, count) in self.bins.iter().zip(&self.best) {
             out[bin.offer] += count;
@@ -96,13 +97,23 @@ impl Mixer {
         {
             let kept = offer.base.min(offer.max).saturating_sub(*least);
             let (cost, capacity) = (offer.cost.max(0.0), offer.capacity);
-            let bin = |price, room| Bin { offer: index, price, capacity, room };
-            self.bins.push(bin(cost * (1.0 - TRANSITION_PENALTY), kept));
-            self.bins.push(bin(cost * (1.0 + TRANSITION_PENALTY), offer.max - least - kept));
+            let bin = |kept, price, room| Bin { kept, offer: index, price, capacity, room };
+            self.bins.push(bin(true, cost * (1.0 - TRANSITION_PENALTY), kept));
+            self.bins.push(bin(false, cost * (1.0 + TRANSITION_PENALTY), offer.max - least - kept));
         }
         self.bins.retain(|bin| bin.room > 0);
         let ratio = |bin: &Bin| bin.price / bin.capacity;
         self.bins.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)).then(a.offer.cmp(&b.offer)));
+    }
+
+    /// What runs is the plan to beat, if it covers the demand: an equally cheap one is no reason to change.
+    fn begin_with_what_runs(&mut self, rest: f64) {
+        let kept = || self.bins.iter().filter(|bin| bin.kept);
+        let covered: f64 = kept().map(|bin| bin.capacity * f64::from(bin.room)).sum();
+        let cost: f64 = kept().map(|bin| bin.price * f64::from(bin.room)).sum();
+        self.best_cost = if covered >= rest { cost } else { f64::INFINITY };
+        self.best.clear();
+        self.best.extend(self.bins.iter().map(|bin| if bin.kept { bin.room } else { 0 }));
     }
 
     /// Least cost of covering `rest` with fractions of replicas from bin `from` on.
@@ -122,7 +133,7 @@ impl Mixer {
 
     fn search(&mut self, at: usize, rest: f64, cost: f64) {
         if rest <= 0.0 {
-            if cost < self.best_cost {
+            if self.best_cost.is_infinite() || cost < self.best_cost * (1.0 - 1e-9) {
                 self.best_cost = cost;
                 self.best.clone_from(&self.taken);
             }
