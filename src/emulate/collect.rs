@@ -7,7 +7,8 @@ use super::fleet::Fleet;
 use crate::proto::{Label, Sample, TimeSeries};
 use crate::units::TimeMs;
 
-/// Bits of the float that says "this series has ended".
+/// Bits of the float that says "this series has ended". The emulator stands for the outside world, so it
+/// shares no constant with the receiver that it tests.
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 /// Plays the scraping Prometheus: remembers which series the last scrape had, so that those which are
