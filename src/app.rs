@@ -4,35 +4,49 @@ use crate::config::check;
 use crate::config::resolve::{Resolved, resolve};
 use crate::demo;
 use crate::engine::Engine;
+use crate::logs;
 use crate::mirror::files;
-use crate::options::{CheckFlags, Job, LogFormat, Settings};
-use crate::runner::{self, Handle};
+use crate::options::{CheckFlags, Cli, Job, LogFormat, Settings};
+use crate::record::{Recorder, Recording, Setup};
+use crate::replay;
+use crate::runner::{self, Clock, Handle, wall_now};
 use crate::series::dialect::Dialects;
 use crate::serve::{self, Context, OwnMetrics};
 use crate::size;
 use anyhow::Context as _;
+use clap::CommandFactory;
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 use tokio::net::TcpListener;
-use tracing_subscriber::EnvFilter;
 
 /// Longest wait for a reload that was asked for.
 const RELOAD_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for the end of the recording.
+pub const RECORD_END_MAX: Duration = Duration::from_secs(5);
+/// Name of the command.
+const NAME: &str = "inferno-sidecar";
 
 /// Does what the command line asks for.
 pub fn run(job: Job) -> anyhow::Result<ExitCode> {
     match job {
         Job::Check(flags) => check_folder(&flags),
         Job::Size(flags) => size::run(&flags),
+        Job::Replay(flags) => replay::run(&flags),
+        Job::Completions(shell) => {
+            clap_complete::generate(shell, &mut Cli::command(), NAME, &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Job::Man(dir) => manual(dir.as_deref()),
         Job::Demo(flags) => {
-            start_log(LogFormat::Text, "warn")?;
+            logs::start(LogFormat::Text, "warn")?;
             runtime()?.block_on(demo::run(&flags))
         }
         Job::Serve(settings) => {
-            start_log(settings.log_format, &settings.log)?;
+            logs::start(settings.log_format, &settings.log)?;
             runtime()?.block_on(run_server(&settings))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -43,21 +57,31 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 
-fn start_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    // The watching library warns of every watch that ended with its folder, as it does whenever a
-    // ConfigMap is remounted. A filter that names it comes later and so wins.
-    let filter = format!("notify=error,{filter}");
-    let filter =
-        EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?} is not valid"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+/// Prints the page of the whole command, or writes one per subcommand into a folder.
+fn manual(dir: Option<&Path>) -> anyhow::Result<ExitCode> {
+    match dir {
+        None => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?,
+        Some(dir) => {
+            let named = || format!("cannot write pages to {}", dir.display());
+            fs::create_dir_all(dir).with_context(named)?;
+            clap_mangen::generate_to(Cli::command(), dir).with_context(named)?;
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the recorder, if there is to be one.
+pub fn start_recorder(
+    record: Option<(PathBuf, u64)>,
+    dialects: &[String],
+    clock: Clock,
+) -> anyhow::Result<(Option<Recorder>, Option<Recording>)> {
+    let Some((dir, max_bytes)) = record else { return Ok((None, None)) };
+    tracing::info!(dir = %dir.display(), max_bytes, "recording what drives decisions");
+    let sample_clock = clock == Clock::Samples;
+    let setup = Setup { dir, max_bytes, dialects: dialects.to_vec(), sample_clock, started: wall_now() };
+    let (recorder, recording) = Recorder::start(setup)?;
+    Ok((Some(recorder), Some(recording)))
 }
 
 fn check_folder(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
@@ -73,7 +97,8 @@ fn check_folder(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let tables: Vec<&str> = settings.dialects.iter().map(String::as_str).collect();
     let dialects = Dialects::with_extra(&tables)?;
-    let (engine, _thread) = runner::spawn(Engine::new(Arc::new(dialects)), settings.clock)
+    let (recorder, recording) = start_recorder(settings.record.clone(), &settings.dialects, settings.clock)?;
+    let (engine, _thread) = runner::spawn_recorded(Engine::new(Arc::new(dialects)), settings.clock, recorder)
         .context("cannot start the engine's thread")?;
     let own = Arc::new(OwnMetrics::new()?);
     let listener = TcpListener::bind(settings.listen)
@@ -100,6 +125,9 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     );
     let context = Context::new(engine, settings.wva_aliases, own, reload);
     serve::serve(listener, serve::router(context), terminated()).await;
+    if let Some(recording) = recording {
+        recording.close(RECORD_END_MAX);
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -152,7 +180,8 @@ pub fn configurer(
         tracing::info!("configuration in force: {}", check::summary(&next));
         own.config_applied(next.problems.len());
         let problems = Arc::from(next.problems.as_slice());
-        let applied = engine.apply(next.snapshot.clone(), problems);
+        let documents = engine.recorder.is_some().then(|| documents.into());
+        let applied = engine.apply_resolved(next.snapshot.clone(), problems, documents);
         resolved = next;
         applied.is_ok()
     }

@@ -11,6 +11,7 @@
 //! * [`engine`] ties the pure modules together as one state machine; [`runner`] owns it on a thread.
 //! * [`config`] turns Kubernetes objects into a snapshot; [`mirror`] finds and watches the objects.
 //! * [`app`] is the composition root; [`options`] the command line; [`size`] and [`demo`] are commands.
+//! * [`record`] keeps what drives the engine in files; [`replay`] decides anew from them.
 //! * [`emulate`] is a vLLM fleet on virtual time, for the demo and the tests.
 //!
 //! # Invariants, and the tests that hold them
@@ -33,10 +34,13 @@ pub mod demo;
 pub mod emulate;
 pub mod engine;
 pub mod limits;
+pub mod logs;
 pub mod mirror;
 pub mod optimize;
 pub mod options;
 pub mod publish;
+pub mod record;
+pub mod replay;
 pub mod runner;
 pub mod series;
 pub mod serve;
@@ -53,5 +57,10 @@ pub mod proto {
     /// Remote-write 2.0.
     pub mod v2 {
         include!(concat!(env!("OUT_DIR"), "/io.prometheus.write.v2.rs"));
+    }
+
+    /// Records of `--record`.
+    pub mod recording {
+        include!(concat!(env!("OUT_DIR"), "/inferno.recording.rs"));
     }
 }

@@ -139,3 +139,14 @@ pub const SCALER_REPEAT_S: u64 = 15;
 /// Most requests under way on one HTTP/2 connection: two for each of 5,000 push triggers.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
 const _: () = assert!(STREAMS_PER_CONNECTION_MAX as usize <= SCALER_STREAMS_MAX);
+
+/// Most records that wait for the recorder's thread; more are left out and counted.
+pub const RECORD_QUEUE_MAX: usize = 4096;
+/// Most bytes of write requests that wait for the recorder's thread.
+pub const RECORD_QUEUE_MAX_BYTES: usize = 64 << 20;
+/// Largest record, bytes: a configuration of the largest size, or a write request, and what is around it.
+pub const RECORD_MAX_BYTES: usize = 96 << 20;
+const _: () = assert!(RECORD_MAX_BYTES as u64 > CONFIG_TOTAL_MAX_BYTES);
+const _: () = assert!(RECORD_MAX_BYTES > WRITE_DECODED_MAX_BYTES && RECORD_MAX_BYTES < u32::MAX as usize);
+/// Seconds after which a recorder that could not write tries again.
+pub const RECORD_RETRY_S: u64 = 10;

@@ -2,8 +2,10 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod recording;
 mod size;
 
+pub use recording::{RecordFlags, ReplayFlags};
 pub use size::{Generation, SizeFlags};
 
 use crate::config::Mode;
@@ -45,6 +47,21 @@ enum Command {
     Check(CheckFlags),
     /// Answer a what-if: how many replicas a load needs within its targets, and why.
     Size(Box<SizeFlags>),
+    /// Decide anew from a recording of `--record`, and compare with what another configuration decides.
+    ///
+    /// Exit status 1 when a complete recording of this version is not reproduced bit for bit.
+    Replay(ReplayFlags),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff); with `--dir`, write one per command.
+    Man {
+        /// Folder for the pages.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Flags of `serve`.
@@ -78,6 +95,8 @@ pub struct ServeFlags {
     /// Which log lines: error, warn, info, debug, or a tracing filter [default: info].
     #[arg(long, value_name = "FILTER", env = "INFERNO_LOG")]
     log: Option<String>,
+    #[command(flatten)]
+    record: RecordFlags,
 }
 
 /// Where configuration objects come from.
@@ -96,6 +115,8 @@ pub enum Source {
 pub enum LogFormat {
     /// For people.
     Text,
+    /// One line of `key=value` pairs each.
+    Logfmt,
     /// One JSON object per line.
     Json,
 }
@@ -124,6 +145,9 @@ pub struct DemoFlags {
     /// End with one JSON object of the summary on standard output; progress goes to standard error.
     #[arg(long, env = "INFERNO_JSON")]
     pub json: bool,
+    #[allow(missing_docs)]
+    #[command(flatten)]
+    pub record: RecordFlags,
 }
 
 /// Course of the demo's load.
@@ -181,6 +205,8 @@ struct FileSettings {
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
+    record: Option<PathBuf>,
+    record_size: Option<String>,
 }
 
 /// What the command line asks for.
@@ -194,6 +220,12 @@ pub enum Job {
     Check(CheckFlags),
     /// Answer a what-if.
     Size(Box<SizeFlags>),
+    /// Decide anew from a recording.
+    Replay(ReplayFlags),
+    /// Print a completion script.
+    Completions(clap_complete::Shell),
+    /// Print the manual page, or write all into a folder.
+    Man(Option<PathBuf>),
 }
 
 /// Checked settings of `serve`.
@@ -215,6 +247,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines.
     pub log: String,
+    /// Folder of the recording and its largest size in bytes.
+    pub record: Option<(PathBuf, u64)>,
 }
 
 impl Cli {
@@ -226,6 +260,9 @@ impl Cli {
             Some(Command::Demo(flags)) => Job::Demo(flags),
             Some(Command::Check(flags)) => Job::Check(flags),
             Some(Command::Size(flags)) => Job::Size(flags),
+            Some(Command::Replay(flags)) => Job::Replay(flags),
+            Some(Command::Completions { shell }) => Job::Completions(shell),
+            Some(Command::Man { dir }) => Job::Man(dir),
         })
     }
 }
@@ -248,6 +285,7 @@ impl ServeFlags {
             source == Source::Files,
             "--source cluster is not available in this version; mount the objects and use --source files"
         );
+        let record = self.record.over(file.record, file.record_size.as_deref())?;
         Ok(Settings {
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
@@ -257,6 +295,7 @@ impl ServeFlags {
             dialects: dialects.iter().map(|path| read(path, "dialect table")).collect::<Result<_, _>>()?,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+            record,
         })
     }
 }

@@ -349,6 +349,11 @@ impl Entry {
         self.decision.is_some()
     }
 
+    /// Replicas asked for; `None` without a decision.
+    pub fn desired(&self) -> Option<u32> {
+        self.decision.as_ref().map(|decision| decision.desired)
+    }
+
     /// Why there is no decision as of `now`, for an entry without one.
     pub fn undecided(&self, now: TimeMs) -> String {
         let fault = self.health.worst_at(now).map(|fault| fault.explain(&self.variant));

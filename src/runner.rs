@@ -3,10 +3,13 @@
 //! Whoever waits for an answer to a write hears it only after the board with its decisions is in place.
 //! Several waiting events share one publication, so a burst costs one recomputation per touched model.
 
+use crate::config::objects::Document;
 use crate::config::{Problem, Snapshot};
 use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
 use crate::publish::Board;
+use crate::record::recorder::Body;
+use crate::record::{Counters, Recorder};
 use crate::units::TimeMs;
 use crate::wire::{Version, WireError};
 use arc_swap::ArcSwap;
@@ -46,15 +49,29 @@ impl Clock {
     }
 }
 
-fn wall_now() -> TimeMs {
+/// The machine's clock.
+pub fn wall_now() -> TimeMs {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimeMs(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Everything that can happen to the engine.
 enum Event {
-    Write { version: Version, message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
-    Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
+    Write {
+        version: Version,
+        message: Vec<u8>,
+        len: usize,
+        /// The body as received, where it is to be recorded.
+        received: Option<Vec<u8>>,
+        reply: oneshot::Sender<WriteDone>,
+    },
+    Snapshot {
+        snapshot: Box<Snapshot>,
+        problems: Arc<[Problem]>,
+        /// What the snapshot was made of.
+        documents: Option<Arc<[Document]>>,
+        done: SyncSender<()>,
+    },
 }
 
 /// Answer to a write: what became of it, and its buffer back for reuse.
@@ -85,6 +102,8 @@ pub struct Handle {
     versions: watch::Receiver<u64>,
     /// The clock in force.
     pub clock: Clock,
+    /// Figures of the recorder, if there is one; it then wants bodies of writes as received.
+    pub recorder: Option<Arc<Counters>>,
 }
 
 impl Handle {
@@ -96,8 +115,19 @@ impl Handle {
         message: Vec<u8>,
         len: usize,
     ) -> Result<oneshot::Receiver<WriteDone>, RunnerError> {
+        self.write_received(version, message, len, None)
+    }
+
+    /// The same with the body as received, for the recorder.
+    pub fn write_received(
+        &self,
+        version: Version,
+        message: Vec<u8>,
+        len: usize,
+        received: Option<Vec<u8>>,
+    ) -> Result<oneshot::Receiver<WriteDone>, RunnerError> {
         let (reply, heard) = oneshot::channel();
-        match self.events.try_send(Event::Write { version, message, len, reply }) {
+        match self.events.try_send(Event::Write { version, message, len, received, reply }) {
             Ok(()) => Ok(heard),
             Err(TrySendError::Full(_)) => Err(RunnerError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(RunnerError::Ended),
@@ -106,9 +136,19 @@ impl Handle {
 
     /// Hands over a configuration and waits until its decisions are on the board.
     pub fn apply(&self, snapshot: Snapshot, problems: Arc<[Problem]>) -> Result<(), RunnerError> {
+        self.apply_resolved(snapshot, problems, None)
+    }
+
+    /// The same with the documents that the configuration was made of, for the recorder.
+    pub fn apply_resolved(
+        &self,
+        snapshot: Snapshot,
+        problems: Arc<[Problem]>,
+        documents: Option<Arc<[Document]>>,
+    ) -> Result<(), RunnerError> {
         let (done, heard) = sync_channel(1);
         self.events
-            .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, done })
+            .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, documents, done })
             .map_err(|_| RunnerError::Ended)?;
         heard.recv().map_err(|_| RunnerError::Ended)
     }
@@ -131,14 +171,26 @@ impl Handle {
 
 /// Starts the engine's thread. It ends when the last handle is dropped.
 pub fn spawn(engine: Engine, clock: Clock) -> std::io::Result<(Handle, JoinHandle<()>)> {
+    spawn_recorded(engine, clock, None)
+}
+
+/// The same with a recorder of everything that drives the engine.
+pub fn spawn_recorded(
+    engine: Engine,
+    clock: Clock,
+    recorder: Option<Recorder>,
+) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (events, inbox) = sync_channel(WRITE_QUEUE_MAX);
     let board = Arc::new(ArcSwap::from(engine.board().clone()));
     let stats = Arc::new(ArcSwap::from_pointee(Stats::default()));
     let (version_sender, versions) = watch::channel(0);
-    let handle = Handle { events, board: board.clone(), stats: stats.clone(), versions, clock };
+    let counters = recorder.as_ref().map(Recorder::counters);
+    let handle =
+        Handle { events, board: board.clone(), stats: stats.clone(), versions, clock, recorder: counters };
     let mut runner = Runner {
         engine,
         clock,
+        recorder,
         board,
         stats,
         versions: version_sender,
@@ -152,6 +204,7 @@ pub fn spawn(engine: Engine, clock: Clock) -> std::io::Result<(Handle, JoinHandl
 struct Runner {
     engine: Engine,
     clock: Clock,
+    recorder: Option<Recorder>,
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Sender<u64>,
@@ -172,28 +225,51 @@ impl Runner {
                         self.take(event);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.engine.tick(self.clock.event_now()),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.publish();
         }
     }
 
+    fn tick(&mut self) {
+        let now = self.clock.event_now();
+        self.engine.tick(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.tick(now);
+        }
+    }
+
     fn take(&mut self, event: Event) {
         match event {
-            Event::Write { version, message, len, reply } => {
-                let outcome = self.engine.write(version, &message[..len], self.clock.event_now());
+            Event::Write { version, message, len, received, reply } => {
+                let now = self.clock.event_now();
+                let outcome = self.engine.write(version, &message[..len], now);
+                if let Some(recorder) = &mut self.recorder {
+                    let body = match received {
+                        Some(bytes) => Body { bytes, compressed: true },
+                        None => Body { bytes: message[..len].to_vec(), compressed: false },
+                    };
+                    recorder.write(now, version, body);
+                }
                 self.answers.push((reply, WriteDone { outcome, buffer: message }));
             }
-            Event::Snapshot { snapshot, problems, done } => {
+            Event::Snapshot { snapshot, problems, documents, done } => {
                 self.engine.apply_snapshot(&snapshot, problems);
+                if let (Some(recorder), Some(documents)) = (&mut self.recorder, documents) {
+                    recorder.configuration(documents);
+                }
                 self.applied.push(done);
             }
         }
     }
 
     fn publish(&mut self) {
-        if let Some(board) = self.engine.publish() {
+        let board = self.engine.publish();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.published(board.clone());
+        }
+        if let Some(board) = board {
             let version = board.version;
             self.board.store(board);
             self.versions.send_replace(version);

@@ -157,6 +157,23 @@ const QUIET_KINDS: [&str; 42] = [
     "TriggerAuthentication",
 ];
 
+/// The value without objects of kinds that say nothing here, Secrets among them; `None` when nothing stays.
+pub fn without_foreign(value: &Value) -> Option<Value> {
+    let kind = value["kind"].as_str().unwrap_or_default();
+    if QUIET_KINDS.contains(&kind) {
+        return None;
+    }
+    // A typed list of a foreign kind, whose items need not say their kind.
+    if kind.strip_suffix("List").is_some_and(|item| QUIET_KINDS.contains(&item)) {
+        return None;
+    }
+    let mut value = value.clone();
+    if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut) {
+        *items = items.iter().filter_map(without_foreign).collect();
+    }
+    Some(value)
+}
+
 /// Identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::config) struct ObjectId {

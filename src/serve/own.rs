@@ -4,10 +4,12 @@
 use crate::engine::{Stats, WriteReport};
 use crate::publish::Board;
 use crate::publish::exposition::{Writer, write_label};
+use crate::record::Counters;
 use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Upper bounds of the write duration's buckets, seconds.
@@ -95,6 +97,24 @@ impl OwnMetrics {
     /// A configuration was put in force.
     pub fn config_applied(&self, problems: usize) {
         self.reloads.with_label_values(&[if problems == 0 { "clean" } else { "with_problems" }]).inc();
+    }
+
+    /// Writes the figures of the recorder.
+    pub fn write_recorder(&self, writer: &mut Writer, counters: &Counters) {
+        let name = "inferno_sidecar_recorder_records_total";
+        writer.family(
+            name,
+            "Records of --record: written, or dropped because the disk was slow or full.",
+            "counter",
+        );
+        for (outcome, count) in [("written", &counters.written), ("dropped", &counters.dropped)] {
+            let mut labels = String::new();
+            write_label(&mut labels, "outcome", outcome);
+            writer.sample(name, &labels, count.load(Relaxed) as f64);
+        }
+        let name = "inferno_sidecar_recorder_bytes";
+        writer.family(name, "Size of the recording.", "gauge");
+        writer.sample(name, "", counters.bytes.load(Relaxed) as f64);
     }
 
     /// Writes everything, sizes read from `board` and `stats`.

@@ -1,0 +1,368 @@
+//! The recorder's queue and thread.
+//!
+//! [`Recorder`] is the engine thread's end: it never waits. What finds no room in the queue is left out, and
+//! a gap stands in its place as soon as there is room again, followed by the configuration in force.
+
+use super::convert::recorded;
+use super::digest::of_change;
+use super::ring::Ring;
+use super::segment::frame;
+use crate::config::VariantKey;
+use crate::config::objects::Document;
+use crate::limits::{RECORD_MAX_BYTES, RECORD_QUEUE_MAX, RECORD_QUEUE_MAX_BYTES, RECORD_RETRY_S};
+use crate::proto::recording as pb;
+use crate::proto::recording::record::Event;
+use crate::publish::Board;
+use crate::units::TimeMs;
+use crate::wire::Version;
+use imbl::ordmap::DiffItem;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is recorded, and where.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Folder of the segment files.
+    pub dir: PathBuf,
+    /// Most bytes of all segment files.
+    pub max_bytes: u64,
+    /// Texts of the dialect tables beside the built-in ones.
+    pub dialects: Vec<String>,
+    /// The newest sample is the clock.
+    pub sample_clock: bool,
+    /// Start of the process.
+    pub started: TimeMs,
+}
+
+/// Figures of the recorder, for its metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Records written.
+    pub written: AtomicU64,
+    /// Records left out because the queue or the disk was full.
+    pub dropped: AtomicU64,
+    /// Bytes of all segment files.
+    pub bytes: AtomicU64,
+    /// Bytes of write requests in the queue.
+    queued_bytes: AtomicUsize,
+}
+
+/// The body of a write request.
+pub struct Body {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether they are compressed, as received.
+    pub compressed: bool,
+}
+
+enum Item {
+    Write { now: TimeMs, version: Version, body: Body },
+    Configuration { documents: Arc<[Document]>, carried: bool },
+    Tick { now: TimeMs },
+    Published { board: Option<Arc<Board>> },
+    Gap { records: u64 },
+    Close(SyncSender<()>),
+}
+
+/// The running recorder, for whoever ends it.
+pub struct Recording {
+    queue: SyncSender<Item>,
+    /// Its figures.
+    pub counters: Arc<Counters>,
+}
+
+impl Recording {
+    /// Has everything that waits written, but waits no longer than `max` for it.
+    pub fn close(&self, max: Duration) {
+        let (done, heard) = sync_channel(1);
+        if self.queue.try_send(Item::Close(done)).is_err() || heard.recv_timeout(max).is_err() {
+            tracing::warn!("the end of the recording was not written in time");
+        }
+    }
+}
+
+/// The engine thread's end of the queue. Nothing here waits.
+pub struct Recorder {
+    queue: SyncSender<Item>,
+    counters: Arc<Counters>,
+    /// Records left out since the last one that found room.
+    missing: u64,
+    documents: Option<Arc<[Document]>>,
+}
+
+impl Recorder {
+    /// Opens the folder and starts the thread. It ends when the recorder and its recording are dropped.
+    pub fn start(setup: Setup) -> anyhow::Result<(Recorder, Recording)> {
+        let ring = Ring::open(&setup.dir, setup.max_bytes)?;
+        let counters = Arc::new(Counters::default());
+        counters.bytes.store(ring.bytes(), Relaxed);
+        let (queue, inbox) = sync_channel(RECORD_QUEUE_MAX);
+        let mut writer = Writer::new(ring, setup, counters.clone());
+        writer.begin(true)?;
+        thread::Builder::new().name("recorder".into()).spawn(move || writer.run(&inbox))?;
+        let recording = Recording { queue: queue.clone(), counters: counters.clone() };
+        Ok((Recorder { queue, counters, missing: 0, documents: None }, recording))
+    }
+
+    /// Figures of the recorder.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// A write request that the engine takes at `now`.
+    pub fn write(&mut self, now: TimeMs, version: Version, body: Body) {
+        let bytes = body.bytes.len();
+        if self.counters.queued_bytes.load(Relaxed) + bytes > RECORD_QUEUE_MAX_BYTES {
+            self.leave_out();
+            return;
+        }
+        self.counters.queued_bytes.fetch_add(bytes, Relaxed);
+        if !self.send(Item::Write { now, version, body }) {
+            self.counters.queued_bytes.fetch_sub(bytes, Relaxed);
+        }
+    }
+
+    /// A configuration that the engine takes.
+    pub fn configuration(&mut self, documents: Arc<[Document]>) {
+        self.documents = Some(documents.clone());
+        self.send(Item::Configuration { documents, carried: false });
+    }
+
+    /// Time passes for the engine.
+    pub fn tick(&mut self, now: TimeMs) {
+        self.send(Item::Tick { now });
+    }
+
+    /// What has been taken since the last publication is published; `None` when the board did not change.
+    pub fn published(&mut self, board: Option<Arc<Board>>) {
+        self.send(Item::Published { board });
+    }
+
+    fn send(&mut self, item: Item) -> bool {
+        if self.missing > 0 && !self.fill_gap() {
+            self.leave_out();
+            return false;
+        }
+        let sent = self.queue.try_send(item).is_ok();
+        if !sent {
+            self.leave_out();
+        }
+        sent
+    }
+
+    fn leave_out(&mut self) {
+        if self.missing == 0 {
+            tracing::warn!("the recorder cannot keep up; records are left out, decisions are not affected");
+        }
+        self.missing += 1;
+        self.counters.dropped.fetch_add(1, Relaxed);
+    }
+
+    /// Says what is missing, and the configuration in force, which may be among it.
+    fn fill_gap(&mut self) -> bool {
+        if self.queue.try_send(Item::Gap { records: self.missing }).is_err() {
+            return false;
+        }
+        self.missing = 0;
+        if let Some(documents) = self.documents.clone() {
+            return self.queue.try_send(Item::Configuration { documents, carried: true }).is_ok();
+        }
+        true
+    }
+}
+
+/// The thread's side.
+struct Writer {
+    ring: Ring,
+    setup: Setup,
+    counters: Arc<Counters>,
+    documents: Option<Arc<[Document]>>,
+    board: Arc<Board>,
+    /// The next publication lists all desired counts.
+    list_all: bool,
+    buffer: Vec<u8>,
+    /// Records that could not be written, and when to try again.
+    failed: Option<(u64, Instant)>,
+}
+
+impl Writer {
+    fn new(ring: Ring, setup: Setup, counters: Arc<Counters>) -> Self {
+        Writer {
+            ring,
+            setup,
+            counters,
+            documents: None,
+            board: Arc::default(),
+            list_all: true,
+            buffer: Vec::new(),
+            failed: None,
+        }
+    }
+
+    fn run(&mut self, inbox: &Receiver<Item>) {
+        loop {
+            let item = match inbox.try_recv() {
+                Ok(item) => item,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    // Nothing waits, so there is time; a crash then costs nothing that was taken before.
+                    if let Err(error) = self.ring.flush() {
+                        self.fail(&error, 0);
+                    }
+                    match inbox.recv() {
+                        Ok(item) => item,
+                        Err(_) => break,
+                    }
+                }
+            };
+            if let Item::Close(done) = item {
+                self.ring.end();
+                // Whoever asked may have given up.
+                let _ = done.send(());
+            } else {
+                self.take(item);
+            }
+        }
+        self.ring.end();
+    }
+
+    /// Begins a segment. `fresh` says that the engine has just started.
+    fn begin(&mut self, fresh: bool) -> io::Result<()> {
+        self.ring.begin()?;
+        self.list_all = true;
+        let start = pb::Start {
+            version: env!("CARGO_PKG_VERSION").into(),
+            run_ms: self.setup.started.0,
+            fresh,
+            dialects: self.setup.dialects.clone(),
+            sample_clock: self.setup.sample_clock,
+        };
+        let mut head = Vec::new();
+        frame(Event::Start(start), &mut head);
+        if let Some(documents) = &self.documents {
+            frame(configuration(documents, true), &mut head);
+        }
+        self.ring.append(&head)
+    }
+
+    fn take(&mut self, item: Item) {
+        let waits = self.failed.is_some_and(|(_, retry)| Instant::now() < retry);
+        let Some(event) = self.event(item) else { return };
+        if waits {
+            self.leave_out(1);
+            return;
+        }
+        self.buffer.clear();
+        let mut bytes = 0;
+        if let Some((records, _)) = self.failed {
+            bytes += frame(Event::Gap(pb::Gap { records }), &mut self.buffer);
+        }
+        bytes += frame(event, &mut self.buffer);
+        if bytes > RECORD_MAX_BYTES {
+            self.leave_out(1);
+            return;
+        }
+        let frames = std::mem::take(&mut self.buffer);
+        match self.write(&frames) {
+            Ok(()) => {
+                self.counters.written.fetch_add(1, Relaxed);
+                if let Some((records, _)) = self.failed.take() {
+                    tracing::info!(missing = records, "recording goes on");
+                }
+            }
+            Err(error) => self.fail(&error, 1),
+        }
+        self.buffer = frames;
+        self.counters.bytes.store(self.ring.bytes(), Relaxed);
+    }
+
+    fn write(&mut self, frames: &[u8]) -> io::Result<()> {
+        if self.ring.is_full(frames.len()) {
+            self.begin(false)?;
+        }
+        self.ring.append(frames)
+    }
+
+    fn fail(&mut self, error: &io::Error, records: u64) {
+        if self.failed.is_none() {
+            tracing::warn!(
+                dir = %self.setup.dir.display(), %error,
+                "cannot record; decisions are not affected; trying again every {RECORD_RETRY_S} s",
+            );
+        }
+        let (missing, _) = self.failed.unwrap_or((0, Instant::now()));
+        self.failed = Some((missing, Instant::now() + Duration::from_secs(RECORD_RETRY_S)));
+        self.leave_out(records);
+    }
+
+    fn leave_out(&mut self, records: u64) {
+        let (missing, retry) = self.failed.unwrap_or((0, Instant::now()));
+        self.failed = Some((missing + records, retry));
+        self.counters.dropped.fetch_add(records, Relaxed);
+    }
+
+    /// The item as a record. What later records build on is noted even when it is not written.
+    fn event(&mut self, item: Item) -> Option<Event> {
+        Some(match item {
+            Item::Write { now, version, body } => {
+                self.counters.queued_bytes.fetch_sub(body.bytes.len(), Relaxed);
+                let protocol = match version {
+                    Version::V1 => 1,
+                    Version::V2 => 2,
+                };
+                let Body { bytes, compressed } = body;
+                Event::Write(pb::Write { now_ms: now.0, protocol, message: bytes, compressed })
+            }
+            Item::Configuration { documents, carried } => {
+                let event = configuration(&documents, carried);
+                self.documents = Some(documents);
+                event
+            }
+            Item::Tick { now } => Event::Tick(pb::Tick { now_ms: now.0 }),
+            Item::Gap { records } => Event::Gap(pb::Gap { records }),
+            Item::Published { board } => Event::Published(self.published(board)),
+            Item::Close(_) => return None,
+        })
+    }
+
+    fn published(&mut self, board: Option<Arc<Board>>) -> pb::Published {
+        let mut published = pb::Published::default();
+        if let Some(board) = board {
+            published.version = board.version;
+            published.digest = of_change(&self.board, &board);
+            published.desired = moved(&self.board, &board);
+            self.board = board;
+        }
+        if std::mem::take(&mut self.list_all) {
+            published.all = true;
+            published.desired = moved(&Board::default(), &self.board);
+        }
+        published
+    }
+}
+
+fn configuration(documents: &[Document], carried: bool) -> Event {
+    Event::Configuration(pb::Configuration { documents: recorded(documents), carried })
+}
+
+/// Desired counts that differ from those of the board before.
+fn moved(before: &Board, now: &Board) -> Vec<pb::Desired> {
+    let one = |key: &VariantKey, replicas| pb::Desired {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        replicas,
+    };
+    let changes = before.entries.diff(&now.entries).filter_map(|change| match change {
+        DiffItem::Add(key, entry) => Some(one(key, entry.desired())),
+        DiffItem::Update { old: (_, old), new: (key, entry) } => {
+            (old.desired() != entry.desired()).then(|| one(key, entry.desired()))
+        }
+        DiffItem::Remove(key, _) => Some(one(key, None)),
+    });
+    changes.collect()
+}
