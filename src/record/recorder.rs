@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Has everything that waits written, but waits no longer than `max` for it.
+    /// Ends the recording: has everything that waits written, but waits no longer than `max` for it.
     pub fn close(&self, max: Duration) {
         let (done, heard) = sync_channel(1);
         if self.queue.try_send(Item::Close(done)).is_err() || heard.recv_timeout(max).is_err() {
@@ -148,11 +148,13 @@ impl Recorder {
             self.leave_out();
             return false;
         }
-        let sent = self.queue.try_send(item).is_ok();
-        if !sent {
-            self.leave_out();
+        match self.queue.try_send(item) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(_)) => self.leave_out(),
+            // The recording was closed, as at the end of the process.
+            Err(TrySendError::Disconnected(_)) => {}
         }
-        sent
+        false
     }
 
     fn leave_out(&mut self) {
@@ -204,7 +206,7 @@ impl Writer {
         }
     }
 
-    fn run(&mut self, inbox: &Receiver<Item>) {
+    fn run(mut self, inbox: &Receiver<Item>) {
         loop {
             let item = match inbox.try_recv() {
                 Ok(item) => item,
@@ -222,11 +224,12 @@ impl Writer {
             };
             if let Item::Close(done) = item {
                 self.ring.end();
+                drop(self);
                 // Whoever asked may have given up.
                 let _ = done.send(());
-            } else {
-                self.take(item);
+                return;
             }
+            self.take(item);
         }
         self.ring.end();
     }
