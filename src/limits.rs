@@ -150,3 +150,11 @@ const _: () = assert!(RECORD_MAX_BYTES as u64 > CONFIG_TOTAL_MAX_BYTES);
 const _: () = assert!(RECORD_MAX_BYTES > WRITE_DECODED_MAX_BYTES && RECORD_MAX_BYTES < u32::MAX as usize);
 /// Seconds after which a recorder that could not write tries again.
 pub const RECORD_RETRY_S: u64 = 10;
+
+/// Most readers of the stream of decisions; they hold connections, most of which are for others.
+pub const STREAM_CLIENTS_MAX: usize = 256;
+const _: () = assert!(STREAM_CLIENTS_MAX <= CONNECTIONS_MAX / 4);
+/// Events that a reader of the stream may be behind; one that is further gets the whole board.
+pub const STREAM_BACKLOG: usize = 64;
+/// Latest changes of desired counts that are kept for new readers of the stream.
+pub const STREAM_RECENT_MAX: usize = 200;

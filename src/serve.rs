@@ -6,8 +6,10 @@ mod admin;
 mod form;
 mod keda;
 mod own;
+mod page;
 mod query;
 mod series;
+mod stream;
 mod variants;
 mod write;
 
@@ -47,6 +49,8 @@ pub struct Context {
     pub write_body_max: Duration,
     /// Reads the configuration again; says what went wrong.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// The stream of decisions.
+    pub stream: Arc<stream::Hub>,
 }
 
 impl Context {
@@ -59,7 +63,8 @@ impl Context {
     ) -> Self {
         let write_bytes = Arc::new(Semaphore::new(crate::limits::WRITE_INFLIGHT_MAX_BYTES));
         let write_body_max = Duration::from_secs(crate::limits::WRITE_BODY_MAX_S);
-        Context { engine, wva_aliases, own, write_bytes, write_body_max, reload }
+        let stream = stream::Hub::start(engine.clone(), own.clone());
+        Context { engine, wva_aliases, own, write_bytes, write_body_max, reload, stream }
     }
 }
 
@@ -90,6 +95,7 @@ pub fn router(context: Context) -> Router {
         .route("/api/v1/status/buildinfo", get(series::buildinfo))
         .route("/api/v1/variants", get(variants::variants))
         .route("/api/v1/variants/{namespace}/{name}", get(variants::variant))
+        .route("/api/v1/stream", get(stream::stream))
         .route("/metrics", get(admin::metrics))
         .route("/-/healthy", get(admin::healthy))
         .route("/-/ready", get(admin::ready))

@@ -99,6 +99,13 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
         "scaleTarget": {"kind": variant.target.kind.as_str(), "name": &*variant.target.name},
         "minReplicas": variant.min_replicas,
         "maxReplicas": variant.max_replicas,
+        "slo": variant.slo.as_ref().map(|slo| json!({
+            "class": &*slo.class,
+            "priority": slo.priority,
+            "ttftMs": target(slo.targets.ttft_ms),
+            "itlMs": target(slo.targets.itl_ms),
+            "tokensPerSecond": target(slo.targets.tps),
+        })),
         "decision": entry.decision.as_ref().map(decision),
         "load": load(&entry.load),
         "input": {
@@ -109,6 +116,11 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
             "joinedBy": &entry.health.joins,
         },
     })
+}
+
+/// A target; 0 is none.
+fn target(value: f64) -> Option<f64> {
+    (value > 0.0).then_some(value)
 }
 
 fn decision(decision: &Decision) -> Value {
@@ -187,10 +199,15 @@ pub fn board(board: &Board, now: TimeMs) -> Value {
         "notReady": board.not_ready(),
         "variants": board.entries.values().map(|e| entry(e, now)).collect::<Vec<_>>(),
         "problems": board.problems.iter().map(problem_json).collect::<Vec<_>>(),
-        "unmatched": {
-            "replicas": &board.unmatched.replicas,
-            "series": &board.unmatched.series,
-            "examples": &board.unmatched.examples,
-        },
+        "unmatched": unmatched(board),
+    })
+}
+
+/// What of the stream belongs to no variant.
+pub fn unmatched(board: &Board) -> Value {
+    json!({
+        "replicas": &board.unmatched.replicas,
+        "series": &board.unmatched.series,
+        "examples": &board.unmatched.examples,
     })
 }

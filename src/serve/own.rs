@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -99,6 +100,16 @@ impl OwnMetrics {
         self.reloads.with_label_values(&[if problems == 0 { "clean" } else { "with_problems" }]).inc();
     }
 
+    /// Write requests answered, by code.
+    pub fn write_counts(&self) -> BTreeMap<String, u64> {
+        counts(&self.writes)
+    }
+
+    /// Samples received, by outcome.
+    pub fn sample_counts(&self) -> BTreeMap<String, u64> {
+        counts(&self.samples)
+    }
+
     /// Writes the figures of the recorder.
     pub fn write_recorder(&self, writer: &mut Writer, counters: &Counters) {
         let name = "inferno_sidecar_recorder_records_total";
@@ -170,6 +181,19 @@ impl OwnMetrics {
             write_family(writer, &family);
         }
     }
+}
+
+/// Counts by the value of their only label.
+fn counts(counters: &IntCounterVec) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for family in counters.collect() {
+        for metric in family.get_metric() {
+            if let Some(label) = metric.get_label().first() {
+                counts.insert(label.value().to_owned(), metric.get_counter().get_value() as u64);
+            }
+        }
+    }
+    counts
 }
 
 fn write_family(writer: &mut Writer, family: &MetricFamily) {
