@@ -110,8 +110,9 @@ function topOf(list, from) {
 
 /** A chart with a title, a key, the top of its scale, its times, and values under the pointer. */
 class Chart {
-  constructor(title, format, names) {
-    this.format = format;
+  /** `most` is the top of the scale, where it is known. */
+  constructor(title, format, names, most) {
+    Object.assign(this, { format, most });
     this.key = make("span", "key");
     this.values = names.map(([name, label]) => {
       const value = make("span");
@@ -140,7 +141,7 @@ class Chart {
 
   show(list, from, until) {
     Object.assign(this, { list, from, until });
-    const top = roundUp(topOf(list, from) * 1.05);
+    const top = this.most ?? roundUp(topOf(list, from) * 1.05);
     draw(this.svg, list, from, until, top);
     say(this.top, this.format(top));
     this.none.hidden = list.some(({ points }) => within(points, from).some(([, v]) => v !== null && v !== undefined));

@@ -105,6 +105,9 @@ async function recall() {
       }
     }
   }
+  // A sidecar that does not record answers with its present values at every step: no history.
+  const moves = [...points.values()].some((at) => new Set([...at.values()].map(({ rate, kv }) => `${rate} ${kv}`)).size > 1);
+  if (!moves) return;
   for (const [key, at] of points) {
     const live = state.history.get(key);
     if (!live) continue;
@@ -128,7 +131,9 @@ function verdict(variant) {
   const { decision: d, input } = variant;
   const stale = input.faults.some(({ reason }) => reason === "stale");
   if (stale) return ["bad", "input stopped", true];
-  const faults = input.faults.filter(({ reason }) => !CALM_FAULTS.has(reason));
+  // A replica that is starting does not report yet.
+  const calm = (reason) => CALM_FAULTS.has(reason) || (reason === "replicas_silent" && d?.pending > 0);
+  const faults = input.faults.filter(({ reason }) => !calm(reason));
   if (!d) return faults.length ? ["bad", "no input", true] : ["", "no decision yet", true];
   if (faults.length) return ["warn", "input incomplete", true];
   if (d.limit) return ["warn", "short of cards", true];
@@ -265,7 +270,7 @@ class View {
     this.charts = [
       new Chart("Replicas", number, [["desired", "desired"], ["current", "current"]]),
       new Chart("Requests per second", number, [["desired", "arriving"], ["capacity", "capacity"]]),
-      new Chart("KV cache", percent, [["desired", "average"], ["slo", "saturated from"]]),
+      new Chart("KV cache", percent, [["desired", "average"], ["slo", "saturated from"]], 1),
       new Chart("Requests", number, [["desired", "waiting"], ["current", "running"]]),
       new Chart("Time to first token", latency, [["desired", "average"], ["slo", "SLO"]]),
       new Chart("Inter-token latency", latency, [["desired", "average"], ["slo", "SLO"]]),
@@ -322,6 +327,7 @@ function renderTiles() {
   const look = all.filter((variant) => verdict(variant)[2]).length;
   const sum = (of) => all.reduce((total, variant) => total + (of(variant) ?? 0), 0);
   const [current, desired] = [sum((v) => v.decision?.current), sum((v) => v.decision?.desired)];
+  const known = all.some((variant) => variant.decision);
   const status = state.status;
   const writes = Object.entries(status?.writes ?? {});
   const refused = writes.filter(([code]) => !code.startsWith("2")).reduce((total, [, count]) => total + count, 0);
@@ -331,9 +337,11 @@ function renderTiles() {
   const unmatched = Object.values(state.unmatched?.replicas ?? {}).reduce((total, count) => total + count, 0);
   byId("tiles").replaceChildren(
     tile(String(all.length), "Variants", !all.length ? "" : look ? `${look} ${look === 1 ? "needs" : "need"} a look` : "all fine", look ? "is-warn" : "is-good"),
-    tile(current === desired ? String(desired) : `${current} → ${desired}`, "Replicas", current === desired ? "as wanted" : "changing"),
-    tile(short(sum((v) => (v.decision?.desired ?? 0) * v.cost)), "Cost per hour", "of the replicas wanted"),
-    tile(short(sum((v) => v.load.arrivalRatePerSecond)), "Requests per second", `${short(sum((v) => v.load.waiting))} waiting`),
+    tile(!known ? "–" : current === desired ? String(desired) : `${current} → ${desired}`, "Replicas",
+      !known ? "no decision yet" : current === desired ? "as wanted" : "changing"),
+    tile(!known ? "–" : short(sum((v) => (v.decision?.desired ?? 0) * v.cost)), "Cost per hour", "of the replicas wanted"),
+    tile(!known ? "–" : short(sum((v) => v.load.arrivalRatePerSecond)), "Requests per second",
+      known ? `${short(sum((v) => v.load.waiting))} waiting` : ""),
     tile(fresh[0], "Age of input", refused ? `${refused} writes refused` : fresh[1], refused ? "is-warn" : fresh[2]),
     tile(String(state.problems.length), "Configuration problems",
       unmatched ? `${unmatched} pods match no variant` : state.problems.length ? "listed below" : "none", state.problems.length || unmatched ? "is-warn" : "is-good"),
