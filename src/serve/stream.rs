@@ -65,19 +65,19 @@ impl Hub {
         hub
     }
 
-    /// Sends what changed from one board to the next; says whether a decision did.
-    fn send_change(&self, before: &Board, now: &Board) -> bool {
-        let scalings: Vec<Value> = scalings(before, now);
+    /// Sends the decisions that changed from one board to the next; says whether any did.
+    fn send_scalings(&self, before: &Board, now: &Board) -> bool {
+        let scalings = scalings(before, now);
         for scaling in &scalings {
             self.send(|| event("scaling", scaling));
         }
-        self.send(|| event("update", &self.update(before, now)));
+        let is_any = !scalings.is_empty();
         if let Ok(mut recent) = self.recent.lock() {
-            recent.extend(scalings.iter().cloned());
+            recent.extend(scalings);
             let excess = recent.len().saturating_sub(STREAM_RECENT_MAX);
             recent.drain(..excess);
         }
-        !scalings.is_empty()
+        is_any
     }
 
     /// Renders only when somebody listens.
@@ -149,25 +149,28 @@ impl Hub {
 /// Follows the boards as long as the hub is there.
 async fn watch(hub: Weak<Hub>) {
     let Some(mut versions) = hub.upgrade().map(|hub| hub.engine.versions()) else { return };
-    let mut board: Arc<Board> = Arc::default();
-    let mut status_at = Instant::now();
+    // The last board looked at, and the last one whose figures were sent.
+    let (mut seen, mut sent): (Arc<Board>, Arc<Board>) = Default::default();
+    let (mut figures_at, mut status_at) = (Instant::now(), Instant::now());
     loop {
+        let is_behind = seen.version != sent.version;
         let ended = tokio::select! {
             changed = versions.changed() => changed.is_err(),
+            () = tokio::time::sleep_until(figures_at), if is_behind => false,
             () = tokio::time::sleep_until(status_at) => false,
         };
         let Some(hub) = hub.upgrade().filter(|_| !ended) else { return };
         let now = hub.engine.board();
-        let decided = now.version != board.version && hub.send_change(&board, &now);
-        let changed = now.version != board.version;
-        board = now;
+        let decided = hub.send_scalings(&seen, &now);
+        seen = now;
+        if seen.version != sent.version && (decided || Instant::now() >= figures_at) {
+            hub.send(|| event("update", &hub.update(&sent, &seen)));
+            sent = seen.clone();
+            figures_at = Instant::now() + FIGURES;
+        }
         if Instant::now() >= status_at {
             hub.send(|| hub.status());
             status_at = Instant::now() + STATUS;
-        }
-        drop(hub);
-        if changed && !decided {
-            tokio::time::sleep(FIGURES).await;
         }
     }
 }
