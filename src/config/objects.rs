@@ -112,7 +112,7 @@ const KINDS: [Kind; 5] = [
 ];
 
 /// Kinds that commonly lie beside ours in a folder and mean nothing to us.
-const QUIET_KINDS: [&str; 42] = [
+const QUIET_KINDS: [&str; 44] = [
     "APIService",
     "Certificate",
     "ClusterRole",
@@ -142,7 +142,9 @@ const QUIET_KINDS: [&str; 42] = [
     "Pod",
     "PodDisruptionBudget",
     "PodMonitor",
+    "PodMonitoring",
     "PriorityClass",
+    "Prometheus",
     "PrometheusRule",
     "ReplicaSet",
     "ResourceQuota",
