@@ -25,7 +25,7 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Logfmt => builder.event_format(Logfmt).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Json => builder.json().init(),
     }
     Ok(())
 }
