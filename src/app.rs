@@ -7,12 +7,12 @@ use crate::engine::Engine;
 use crate::logs;
 use crate::mirror::files;
 use crate::options::{CheckFlags, Cli, Job, LogFormat, Settings};
-use crate::record::{Recorder, Recording, Setup};
 use crate::replay;
 use crate::runner::{self, Clock, Handle, wall_now};
 use crate::series::dialect::Dialects;
 use crate::serve::{self, Context, OwnMetrics};
 use crate::size;
+use crate::tape::{Recorder, Recording, Setup};
 use anyhow::Context as _;
 use clap::CommandFactory;
 use std::collections::BTreeSet;
@@ -97,8 +97,8 @@ fn check_folder(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let tables: Vec<&str> = settings.dialects.iter().map(String::as_str).collect();
     let dialects = Dialects::with_extra(&tables)?;
-    let (recorder, recording) = start_recorder(settings.record.clone(), &settings.dialects, settings.clock)?;
-    let (engine, _thread) = runner::spawn_recorded(Engine::new(Arc::new(dialects)), settings.clock, recorder)
+    let (recorder, recording) = start_recorder(settings.tape.clone(), &settings.dialects, settings.clock)?;
+    let (engine, _thread) = runner::spawn_taped(Engine::new(Arc::new(dialects)), settings.clock, recorder)
         .context("cannot start the engine's thread")?;
     let own = Arc::new(OwnMetrics::new()?);
     let listener = TcpListener::bind(settings.listen)
@@ -180,7 +180,7 @@ pub fn configurer(
         tracing::info!("configuration in force: {}", check::summary(&next));
         own.config_applied(next.problems.len());
         let problems = Arc::from(next.problems.as_slice());
-        let documents = engine.recorder.is_some().then(|| documents.into());
+        let documents = engine.tape.is_some().then(|| documents.into());
         let applied = engine.apply_resolved(next.snapshot.clone(), problems, documents);
         resolved = next;
         applied.is_ok()

@@ -29,10 +29,10 @@ use crate::emulate::fleet::Fleet;
 use crate::emulate::standard::{self, NAMESPACE, config_yaml};
 use crate::engine::Engine;
 use crate::options::DemoFlags;
-use crate::record::Recording;
 use crate::runner::{self, Clock};
 use crate::series::dialect::Dialects;
 use crate::serve::{self, Context, OwnMetrics};
+use crate::tape::Recording;
 use anyhow::{Context as _, ensure};
 use client::Client;
 use plan::{Plan, STEP_MS, span};
@@ -58,7 +58,7 @@ const INTERRUPTED: u8 = 130;
 pub async fn run(flags: &DemoFlags) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(flags)?;
     let output = if flags.json { Output::Stderr } else { Output::Stdout };
-    match play(plan, output, flags.json, flags.record.setup()).await {
+    match play(plan, output, flags.json, flags.tape.setup()).await {
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         ended => ended,
@@ -119,7 +119,7 @@ impl Server {
     async fn start(mode: Mode, record: Option<(PathBuf, u64)>) -> anyhow::Result<Self> {
         let (recorder, recording) = start_recorder(record, &[], Clock::Samples)?;
         let engine = Engine::new(Arc::new(Dialects::with_extra(&[])?));
-        let (engine, _thread) = runner::spawn_recorded(engine, Clock::Samples, recorder)
+        let (engine, _thread) = runner::spawn_taped(engine, Clock::Samples, recorder)
             .context("cannot start the engine's thread")?;
         let documents = documents("demo.yaml", &config_yaml(mode));
         let resolved = resolve(&documents, &Resolved::default());

@@ -11,7 +11,7 @@
 //! * [`engine`] ties the pure modules together as one state machine; [`runner`] owns it on a thread.
 //! * [`config`] turns Kubernetes objects into a snapshot; [`mirror`] finds and watches the objects.
 //! * [`app`] is the composition root; [`options`] the command line; [`size`] and [`demo`] are commands.
-//! * [`record`] keeps what drives the engine in files; [`replay`] decides anew from them.
+//! * [`tape`] keeps what drives the engine in files; [`replay`] decides anew from them.
 //! * [`emulate`] is a vLLM fleet on virtual time, for the demo and the tests.
 //!
 //! # Invariants, and the tests that hold them
@@ -39,12 +39,12 @@ pub mod mirror;
 pub mod optimize;
 pub mod options;
 pub mod publish;
-pub mod record;
 pub mod replay;
 pub mod runner;
 pub mod series;
 pub mod serve;
 pub mod size;
+pub mod tape;
 pub mod units;
 pub mod window;
 pub mod wire;

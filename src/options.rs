@@ -96,7 +96,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILTER", env = "INFERNO_LOG")]
     log: Option<String>,
     #[command(flatten)]
-    record: RecordFlags,
+    tape: RecordFlags,
 }
 
 /// Where configuration objects come from.
@@ -147,7 +147,7 @@ pub struct DemoFlags {
     pub json: bool,
     #[allow(missing_docs)]
     #[command(flatten)]
-    pub record: RecordFlags,
+    pub tape: RecordFlags,
 }
 
 /// Course of the demo's load.
@@ -248,7 +248,7 @@ pub struct Settings {
     /// Which log lines.
     pub log: String,
     /// Folder of the recording and its largest size in bytes.
-    pub record: Option<(PathBuf, u64)>,
+    pub tape: Option<(PathBuf, u64)>,
 }
 
 impl Cli {
@@ -285,7 +285,7 @@ impl ServeFlags {
             source == Source::Files,
             "--source cluster is not available in this version; mount the objects and use --source files"
         );
-        let record = self.record.over(file.record, file.record_size.as_deref())?;
+        let tape = self.tape.over(file.record, file.record_size.as_deref())?;
         Ok(Settings {
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
@@ -295,7 +295,7 @@ impl ServeFlags {
             dialects: dialects.iter().map(|path| read(path, "dialect table")).collect::<Result<_, _>>()?,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
-            record,
+            tape,
         })
     }
 }

@@ -8,8 +8,7 @@ use crate::config::{Problem, Snapshot};
 use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
 use crate::publish::Board;
-use crate::record::recorder::Body;
-use crate::record::{Counters, Recorder};
+use crate::tape;
 use crate::units::TimeMs;
 use crate::wire::{Version, WireError};
 use arc_swap::ArcSwap;
@@ -103,7 +102,7 @@ pub struct Handle {
     /// The clock in force.
     pub clock: Clock,
     /// Figures of the recorder, if there is one; it then wants bodies of writes as received.
-    pub recorder: Option<Arc<Counters>>,
+    pub tape: Option<Arc<tape::Counters>>,
 }
 
 impl Handle {
@@ -171,26 +170,26 @@ impl Handle {
 
 /// Starts the engine's thread. It ends when the last handle is dropped.
 pub fn spawn(engine: Engine, clock: Clock) -> std::io::Result<(Handle, JoinHandle<()>)> {
-    spawn_recorded(engine, clock, None)
+    spawn_taped(engine, clock, None)
 }
 
 /// The same with a recorder of everything that drives the engine.
-pub fn spawn_recorded(
+pub fn spawn_taped(
     engine: Engine,
     clock: Clock,
-    recorder: Option<Recorder>,
+    tape: Option<tape::Recorder>,
 ) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (events, inbox) = sync_channel(WRITE_QUEUE_MAX);
     let board = Arc::new(ArcSwap::from(engine.board().clone()));
     let stats = Arc::new(ArcSwap::from_pointee(Stats::default()));
     let (version_sender, versions) = watch::channel(0);
-    let counters = recorder.as_ref().map(Recorder::counters);
+    let counters = tape.as_ref().map(tape::Recorder::counters);
     let handle =
-        Handle { events, board: board.clone(), stats: stats.clone(), versions, clock, recorder: counters };
+        Handle { events, board: board.clone(), stats: stats.clone(), versions, clock, tape: counters };
     let mut runner = Runner {
         engine,
         clock,
-        recorder,
+        tape,
         board,
         stats,
         versions: version_sender,
@@ -204,7 +203,7 @@ pub fn spawn_recorded(
 struct Runner {
     engine: Engine,
     clock: Clock,
-    recorder: Option<Recorder>,
+    tape: Option<tape::Recorder>,
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Sender<u64>,
@@ -235,8 +234,8 @@ impl Runner {
     fn tick(&mut self) {
         let now = self.clock.event_now();
         self.engine.tick(now);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.tick(now);
+        if let Some(tape) = &mut self.tape {
+            tape.tick(now);
         }
     }
 
@@ -245,19 +244,19 @@ impl Runner {
             Event::Write { version, message, len, received, reply } => {
                 let now = self.clock.event_now();
                 let outcome = self.engine.write(version, &message[..len], now);
-                if let Some(recorder) = &mut self.recorder {
+                if let Some(tape) = &mut self.tape {
                     let body = match received {
-                        Some(bytes) => Body { bytes, compressed: true },
-                        None => Body { bytes: message[..len].to_vec(), compressed: false },
+                        Some(bytes) => tape::Body { bytes, compressed: true },
+                        None => tape::Body { bytes: message[..len].to_vec(), compressed: false },
                     };
-                    recorder.write(now, version, body);
+                    tape.write(now, version, body);
                 }
                 self.answers.push((reply, WriteDone { outcome, buffer: message }));
             }
             Event::Snapshot { snapshot, problems, documents, done } => {
                 self.engine.apply_snapshot(&snapshot, problems);
-                if let (Some(recorder), Some(documents)) = (&mut self.recorder, documents) {
-                    recorder.configuration(documents);
+                if let (Some(tape), Some(documents)) = (&mut self.tape, documents) {
+                    tape.configuration(documents);
                 }
                 self.applied.push(done);
             }
@@ -266,8 +265,8 @@ impl Runner {
 
     fn publish(&mut self) {
         let board = self.engine.publish();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.published(board.clone());
+        if let Some(tape) = &mut self.tape {
+            tape.published(board.clone());
         }
         if let Some(board) = board {
             let version = board.version;

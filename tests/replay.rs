@@ -1,6 +1,12 @@
 //! Recording and replay as an operator uses them: a run is recorded, reproduced, cut off, and decided anew
 //! under another configuration.
 
+#[path = "support/client.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod client;
+
+use axum::body::Body;
+use axum::http::Request;
 use inferno_sidecar::config::objects::documents;
 use inferno_sidecar::config::resolve::{Resolved, resolve};
 use inferno_sidecar::emulate::Collector;
@@ -8,15 +14,16 @@ use inferno_sidecar::emulate::fleet::Fleet;
 use inferno_sidecar::emulate::standard::{self, CONFIG_YAML, StandardOptions};
 use inferno_sidecar::engine::Engine;
 use inferno_sidecar::proto::WriteRequest;
-use inferno_sidecar::record::{Recorder, Setup};
 use inferno_sidecar::replay::{Outcome, play};
 use inferno_sidecar::runner::{self, Clock, wall_now};
 use inferno_sidecar::series::dialect::Dialects;
+use inferno_sidecar::tape::{Recorder, Setup};
 use inferno_sidecar::units::TimeMs;
 use inferno_sidecar::wire::Version;
 use prost::Message;
 use serde_json::Value;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -174,6 +181,63 @@ fn a_folder_without_a_recording_says_how_to_make_one() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--record DIR"));
 }
 
+/// Writes a fleet's samples to a server over HTTP, one request per second of the fleet.
+async fn feed(address: SocketAddr, start: TimeMs, seconds: std::ops::Range<i64>, fleet: &mut Fleet) {
+    let mut collector = Collector::new();
+    for second in seconds {
+        let now = start + second * 1000;
+        fleet.advance_to(now);
+        let timeseries = collector.collect(fleet, now);
+        let message = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
+        let body = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+        let request = Request::post("/api/v1/write")
+            .header("content-type", "application/x-protobuf")
+            .header("content-encoding", "snappy")
+            .body(Body::from(body))
+            .unwrap();
+        assert_eq!(client::send(address, request).await.unwrap().status, 204);
+    }
+}
+
+#[tokio::test]
+async fn what_was_answered_before_a_crash_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config");
+    fs::create_dir(&config).unwrap();
+    fs::write(config.join("demo.yaml"), CONFIG_YAML).unwrap();
+    let recording = dir.path().join("recording");
+    let start = TimeMs(wall_now().0 - 60_000);
+    let mut fleet = Fleet::new(standard::spec(&StandardOptions { start, ..StandardOptions::default() }));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (signal, seconds) in [("KILL", 0..20), ("TERM", 20..40)] {
+        let mut server = Command::new(BINARY)
+            .args(["serve", "--log", "error", "--listen", &free.to_string()])
+            .arg("--config-dir")
+            .arg(&config)
+            .arg("--record")
+            .arg(&recording)
+            .spawn()
+            .unwrap();
+        while !client::get(free, "/-/ready")
+            .await
+            .is_ok_and(|ready| !ready.text().contains("no configuration"))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        feed(free, start, seconds, &mut fleet).await;
+        let metrics = client::get(free, "/metrics").await.unwrap();
+        assert!(metrics.text().contains("inferno_sidecar_recorder_records_total{outcome=\"dropped\"} 0"));
+        let kill = Command::new("kill").args([&format!("-{signal}"), &server.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        server.wait().unwrap();
+    }
+    let outcome = play(&recording, None).unwrap();
+    assert_eq!((outcome.runs, outcome.missing), (2, 0), "{outcome:?}");
+    // The last record of the run that was killed may not have been written yet.
+    assert!((38..=40).contains(&outcome.writes), "{} writes", outcome.writes);
+    assert_eq!(outcome.exact, outcome.publications, "{:?}", outcome.first_difference);
+}
+
 /// A run on the machine's clock, with a configuration that changes, breaks and mends on the way.
 async fn wall_run(dir: &Path, seed: u64) {
     let setup = Setup {
@@ -185,7 +249,7 @@ async fn wall_run(dir: &Path, seed: u64) {
     };
     let (recorder, recording) = Recorder::start(setup).unwrap();
     let engine = Engine::new(Arc::new(Dialects::built_in()));
-    let (engine, _thread) = runner::spawn_recorded(engine, Clock::Wall, Some(recorder)).unwrap();
+    let (engine, _thread) = runner::spawn_taped(engine, Clock::Wall, Some(recorder)).unwrap();
     let mut resolved = Resolved::default();
     let start = TimeMs(wall_now().0 - 60_000);
     let mut fleet =

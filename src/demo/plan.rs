@@ -190,7 +190,7 @@ mod tests {
             startup,
             seed: 1,
             json: false,
-            record: Default::default(),
+            tape: Default::default(),
         }
     }
 

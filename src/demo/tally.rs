@@ -389,7 +389,7 @@ mod tests {
             startup,
             seed: 1,
             json: false,
-            record: Default::default(),
+            tape: Default::default(),
         };
         let plan = Plan::new(&flags).unwrap();
         let fleet = Fleet::new(standard::spec(&plan.fleet()));

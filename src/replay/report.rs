@@ -3,7 +3,7 @@
 use super::player::Outcome;
 use super::tally::{Course, Tally};
 use crate::config::VariantKey;
-use crate::record::segment::End;
+use crate::tape::segment::End;
 use crate::units::TimeMs;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

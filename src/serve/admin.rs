@@ -73,7 +73,7 @@ pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Resp
     let mut writer = Writer::new(format);
     write_board(&mut writer, &board, now, context.wva_aliases);
     context.own.write(&mut writer, &board, &context.engine.stats());
-    if let Some(counters) = &context.engine.recorder {
+    if let Some(counters) = &context.engine.tape {
         context.own.write_recorder(&mut writer, counters);
     }
     ([(header::CONTENT_TYPE, format.content_type())], writer.finish()).into_response()

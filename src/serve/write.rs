@@ -109,7 +109,7 @@ async fn take(context: &Context, version: Version, request: Request) -> Result<W
             return Err(error.into());
         }
     };
-    let received = context.engine.recorder.is_some().then_some(body);
+    let received = context.engine.tape.is_some().then_some(body);
     let answer =
         context.engine.write_received(version, buffer, len, received).map_err(|error| match error {
             RunnerError::Busy => Refusal::busy("the queue of write requests is full; try again"),

@@ -369,3 +369,43 @@ fn moved(before: &Board, now: &Board) -> Vec<pb::Desired> {
     });
     changes.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_a_gap_followed_by_the_configuration_in_force() {
+        let (queue, inbox) = sync_channel(3);
+        let counters = Arc::new(Counters::default());
+        let mut recorder = Recorder { queue, counters: counters.clone(), missing: 0, documents: None };
+        recorder.configuration(Arc::from([]));
+        for now in 0..4 {
+            recorder.tick(TimeMs(now));
+        }
+        assert_eq!(counters.dropped.load(Relaxed), 2, "the queue holds the configuration and two ticks");
+        assert!(matches!(inbox.try_iter().last(), Some(Item::Tick { now: TimeMs(1) })));
+        recorder.tick(TimeMs(4));
+        let items: Vec<Item> = inbox.try_iter().collect();
+        let [gap, configuration, tick] = &items[..] else { panic!("{} items", items.len()) };
+        assert!(matches!(gap, Item::Gap { records: 2 }));
+        assert!(matches!(configuration, Item::Configuration { carried: true, .. }));
+        assert!(matches!(tick, Item::Tick { now: TimeMs(4) }));
+        drop(inbox);
+        recorder.tick(TimeMs(5));
+        assert_eq!(counters.dropped.load(Relaxed), 2, "after the end nothing is missed");
+    }
+
+    #[test]
+    fn a_burst_of_large_requests_is_bounded_by_its_bytes() {
+        let (queue, _inbox) = sync_channel(RECORD_QUEUE_MAX);
+        let counters = Arc::new(Counters::default());
+        let mut recorder = Recorder { queue, counters: counters.clone(), missing: 0, documents: None };
+        for _ in 0..5 {
+            let bytes = vec![0; RECORD_QUEUE_MAX_BYTES / 4 + 1];
+            recorder.write(TimeMs(0), Version::V1, Body { bytes, compressed: true });
+        }
+        assert_eq!(counters.dropped.load(Relaxed), 2);
+        assert!(counters.queued_bytes.load(Relaxed) <= RECORD_QUEUE_MAX_BYTES);
+    }
+}

@@ -21,4 +21,4 @@ pub mod recorder;
 pub mod ring;
 pub mod segment;
 
-pub use recorder::{Counters, Recorder, Recording, Setup};
+pub use recorder::{Body, Counters, Recorder, Recording, Setup};
