@@ -99,3 +99,25 @@ async fn an_api_server_takes_every_object() {
     }
     try_out(&plane, "remote-write.yaml", &objects(&read("deploy/prometheus-operator/remote-write.yaml")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generated_certificate_is_kept_until_it_is_due() {
+    let Some(plane) = ControlPlane::start(Wanted::default()).await else { return };
+    let kubeconfig = plane.kubeconfig(control_plane::ADMIN_TOKEN).display().to_string();
+    // With the cluster at hand, as an upgrade has it.
+    let upgrade = || {
+        let more = ["--set", "externalMetrics.enabled=true", "--dry-run=server", "--kubeconfig", &kubeconfig];
+        find(&chart::rendered("", &more), "Secret").clone()
+    };
+    let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "inferno"}});
+    let mut secret = upgrade();
+    plane.apply(&text(&[space, secret.clone()]));
+    assert_eq!(upgrade()["data"], secret["data"]);
+    secret["metadata"]["annotations"]["inferno/renew-after"] = json!("1");
+    plane.apply(&text(&[secret.clone()]));
+    let renewed = upgrade();
+    assert_ne!(renewed["data"]["tls.crt"], secret["data"]["tls.crt"]);
+    let due: i64 =
+        renewed["metadata"]["annotations"]["inferno/renew-after"].as_str().unwrap().parse().unwrap();
+    assert!(due > 1_700_000_000, "{due}");
+}

@@ -146,3 +146,40 @@ fn pages_name_files_that_exist_and_yaml_that_check_accepts() {
         }
     }
 }
+
+#[test]
+fn the_image_is_built_from_what_it_copies() {
+    let dockerfile = read("deploy/Dockerfile");
+    let dir = tempfile::tempdir().unwrap();
+    let copied = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY "))
+        .filter(|line| !line.contains("--from"));
+    for line in copied {
+        let (sources, target) = line.rsplit_once(' ').unwrap();
+        for source in sources.split(' ') {
+            let target =
+                if target.ends_with('/') { dir.path().join(source) } else { dir.path().join(target) };
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            output_of(Command::new("cp").arg("-r").arg(root().join(source)).arg(target));
+        }
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    output_of(cargo.args(["metadata", "--locked", "--offline", "--no-deps"]).current_dir(dir.path()));
+    let included = Regex::new(r#"include_str!\("((?:\.\./)+)([^"]+)"\)"#).unwrap();
+    for file in walk(&dir.path().join("src")) {
+        for found in included.captures_iter(&fs::read_to_string(&file).unwrap()) {
+            let path = file.parent().unwrap().join(format!("{}{}", &found[1], &found[2]));
+            assert!(path.exists(), "the Dockerfile does not copy {}", &found[2]);
+        }
+    }
+    assert!(dockerfile.contains("USER 65532") && dockerfile.contains("FROM scratch"));
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] })
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
+        .collect()
+}
