@@ -86,10 +86,11 @@ impl Browser {
         self.value(&expression).as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until a JavaScript expression is true.
+    /// Waits until a JavaScript expression is true; until the page is loaded it may fail.
     pub fn wait_for(&mut self, expression: &str) {
         let started = Instant::now();
-        while self.value(expression) != true {
+        let evaluate = json!({"expression": expression, "returnByValue": true});
+        while self.call("Runtime.evaluate", evaluate.clone())["result"]["value"] != true {
             let body = if started.elapsed() > WAIT_MAX { self.text("body") } else { String::new() };
             assert!(started.elapsed() < WAIT_MAX, "never true: {expression}; the page says\n{body}");
             std::thread::sleep(Duration::from_millis(50));
