@@ -21,6 +21,14 @@ impl Decision {
         format!("{} of {} wanted replicas: {room}; wanted because: {why}", self.desired, self.wanted)
     }
 
+    /// What the wanted replicas do, as the beginning of a sentence.
+    fn wanted_do(&self, verb: &str) -> String {
+        match self.wanted {
+            1 => format!("1 replica {verb}s"),
+            wanted => format!("{wanted} replicas {verb}"),
+        }
+    }
+
     fn explain_cause(&self, cause: super::Cause) -> String {
         use super::Cause::*;
         let e = &self.evidence;
@@ -56,14 +64,14 @@ impl Decision {
                 format!("the scheduler holds {} requests and nothing runs", e.scheduler_queue.unwrap_or(0.0))
             }
             TtftTarget => {
-                format!("{} replicas keep the time to first token within its target: {load}", self.wanted)
+                format!("{} the time to first token within its target: {load}", self.wanted_do("keep"))
             }
             ItlTarget => {
-                format!("{} replicas keep the inter-token latency within its target: {load}", self.wanted)
+                format!("{} the inter-token latency within its target: {load}", self.wanted_do("keep"))
             }
-            TpsTarget => format!("{} replicas give the promised throughput: {load}", self.wanted),
+            TpsTarget => format!("{} the promised throughput: {load}", self.wanted_do("give")),
             ServiceLimit => {
-                format!("{} replicas carry the load; no target binds before: {load}", self.wanted)
+                format!("{} the load; no target binds before: {load}", self.wanted_do("handle"))
             }
             Unreachable => format!(
                 "unreachable: no replica meets a target even without load; {} keep the queue stable: {load}",
