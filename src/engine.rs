@@ -17,6 +17,7 @@
 //!   recomputation of everything, under random event orders.
 //! * Recomputing without a change changes nothing.
 
+mod change;
 mod decide;
 mod ingest;
 mod ingest_v2;
