@@ -54,14 +54,16 @@ impl Engine {
         let (config, key) = (model.config.clone(), model.key.clone());
         let scheduler = scheduler_queue(&self.store, &model.schedulers, self.stream);
         let mut deadline = scheduler.changes_at;
-        let requests = self.requests_seen(id, scratch, scheduler.active_at, &mut deadline);
+        let seen = self.requests_seen(id, scratch, scheduler.active_at, &mut deadline);
+        // A request that the scheduler still holds is one, however long ago it was reported.
+        let is_queued = scheduler.queue.is_some_and(|queue| queue.size > 0.0);
+        let requests = if is_queued { Some(1.0) } else { seen };
 
         let analysis = &mut scratch.analysis;
         analyze_into(analysis, &config.saturation, Rule::Guarded, variants.len(), &scratch.loads);
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
         self.replica_states(variants, scratch);
-        let seen =
-            self.plan_by_mode((id, &key), &config, variants, (scheduler.queue, idle_allowed), scratch);
+        let seen = self.plan_by_mode((id, &key), &config, variants, (scheduler.queue, idle_allowed), scratch);
 
         scratch.counts.clear();
         scratch.counts.extend(scratch.plan.iter().map(|(count, _)| *count));
@@ -251,7 +253,7 @@ fn policy_cause(
 ) -> Option<Cause> {
     if woken == Some(index) {
         // A pod that somebody started already is kept; it is not asked for.
-        let started = scratch.states[index].current == scratch.counts[index];
+        let started = scratch.observed[index].pods == scratch.counts[index];
         return Some(if started { Cause::HoldInput } else { Cause::QueuedAtZero });
     }
     match enforced {

@@ -313,6 +313,7 @@ impl Topology {
             earlier(&mut model.watched_since);
         }
         for (_, variant) in &mut self.variants {
+            variant.stabilizer.forget();
             for decision in variant.plan.iter_mut().chain(&mut variant.decision) {
                 earlier(&mut decision.transition_since);
             }

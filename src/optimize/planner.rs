@@ -98,7 +98,15 @@ impl Wish {
     /// So many replicas, for no reason yet.
     fn keeping(replicas: u32) -> Self {
         let (cause, capacity_per_s, sizing) = (Cause::Steady, None, None);
-        Wish { replicas, analyzed: replicas, is_unsized: false, is_missed: false, cause, capacity_per_s, sizing }
+        Wish {
+            replicas,
+            analyzed: replicas,
+            is_unsized: false,
+            is_missed: false,
+            cause,
+            capacity_per_s,
+            sizing,
+        }
     }
 }
 
