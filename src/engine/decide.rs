@@ -13,6 +13,8 @@ use crate::limits::{TRANSITION_MAX_MS, WARM_UP_MS};
 use crate::optimize::enforcer::{Enforced, enforce};
 use crate::publish::{Cause, CurrentFrom, Decision, Entry, Evidence, Fault, NextReplica};
 use crate::units::TimeMs;
+use ahash::AHashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Load below which a capacity per replica is not extrapolated from it.
@@ -153,8 +155,8 @@ impl Engine {
             }
             observed.reporting > 0 && settled.is_some_and(|settled| settled <= stream)
         };
-        note_faults(self, id, observed, ready);
         let plan = ready.then(|| settle(proposal, previous, observed, stream));
+        note_faults(self, id, observed, ready);
         if let Some(plan) = &plan {
             let expires = plan.transition_since.map(|since| since + TRANSITION_MAX_MS);
             if let Some(expires) = expires.filter(|expires| *expires > stream) {
@@ -309,13 +311,14 @@ fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32,
 }
 
 /// Adds the faults that need the replica state, and sorts them worst first.
-fn note_faults(engine: &Engine, id: VariantId, observed: &mut Observed, ready: bool) {
+fn note_faults(engine: &mut Engine, id: VariantId, observed: &mut Observed, ready: bool) {
     let variant = &engine.topology.variants[id as usize];
     let pods = observed.pods;
     let faults = &mut observed.health.faults;
     let silent = pods.saturating_sub(observed.reporting);
     if variant.replicas.is_empty() && pods > 0 || observed.first_seen.is_none() && observed.target.is_none() {
-        faults.insert(0, Fault::NoSeries { models_seen: engine.models_seen(&variant.config.key.namespace) });
+        let namespace = variant.config.key.namespace.clone();
+        faults.insert(0, Fault::NoSeries { models_seen: engine.models_seen(&namespace) });
     } else if observed.reporting == 0 && pods > 0 {
         faults.insert(0, Fault::NoReplicaReports);
     } else if silent > 0 {
@@ -346,16 +349,22 @@ fn finish_load(observed: &mut Observed, thresholds: &SaturationConfig) {
 }
 
 impl Engine {
-    /// Models that pods of a namespace serve without belonging to any variant.
-    fn models_seen(&self, namespace: &Arc<str>) -> Vec<Arc<str>> {
+    /// Models that pods of a namespace serve without belonging to any variant. All namespaces are looked at in one
+    /// pass, when the first variant without series asks.
+    fn models_seen(&mut self, namespace: &Arc<str>) -> Vec<Arc<str>> {
         const SHOWN: usize = 5;
-        let unmatched = self.store.replicas.iter().filter(|(_, replica)| replica.join.is_err());
-        let models =
-            unmatched.filter(|(_, r)| r.namespace == *namespace).filter_map(|(_, r)| r.model.clone());
-        let mut models: Vec<Arc<str>> = models.collect();
-        models.sort_unstable();
-        models.dedup();
-        models.truncate(SHOWN);
-        models
+        let seen = self.models_unmatched.get_or_insert_with(|| {
+            let mut seen: AHashMap<Arc<str>, BTreeSet<Arc<str>>> = AHashMap::new();
+            for (_, replica) in self.store.replicas.iter().filter(|(_, replica)| replica.join.is_err()) {
+                let Some(model) = &replica.model else { continue };
+                let models = seen.entry(replica.namespace.clone()).or_default();
+                models.insert(model.clone());
+                if models.len() > SHOWN {
+                    models.pop_last();
+                }
+            }
+            seen
+        });
+        seen.get(namespace).map(|models| models.iter().cloned().collect()).unwrap_or_default()
     }
 }
