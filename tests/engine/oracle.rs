@@ -451,7 +451,7 @@ fn hybrid_asks_for_more_from_what_runs_and_not_from_what_was_asked_for() {
 
 #[test]
 fn a_change_overdue_while_another_begins_is_given_up_once() {
-    let late = Report::Late { pod: 0, kv: 50, age_s: 20 };
+    let late = Report::Late { pod: 0, kv: 50, age_s: 80 };
     let events = [
         at_once(0, &[pod_waiting(0, 3, 0), late]),
         unpublished(700_000, &[QUEUED, pod_waiting(0, 3, 0), pod_waiting(2, 2, 0)]),
