@@ -112,6 +112,21 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Longest wait for a request's headers on an open connection, seconds. Prometheus sends metadata once a
 /// minute, so a live sender's connection is never idle for longer.
 pub const HEADER_READ_MAX_S: u64 = 120;
+/// Most headers of one request.
+pub const HEADERS_MAX: usize = 100;
+/// Most bytes of one request's headers.
+pub const HEADERS_MAX_BYTES: usize = 64 << 10;
+/// Longest time for a TLS handshake, and then for the first bytes of a request on a new connection, seconds.
+pub const CONNECTION_OPENING_MAX_S: u64 = 10;
+/// Bytes that count as the first of a request: as many as HTTP/2 begins with, and fewer than HTTP/1.1 has.
+pub const CONNECTION_OPENING_MIN_BYTES: usize = 24;
+/// A connection on which no byte moves in either direction for this long is closed, seconds. HTTP/2
+/// connections are pinged within it.
+pub const CONNECTION_IDLE_MAX_S: u64 = 180;
+/// A connection whose other end takes nothing of an answer for this long is closed, seconds.
+pub const CONNECTION_STALL_MAX_S: u64 = 30;
+const _: () = assert!(CONNECTION_OPENING_MAX_S < HEADER_READ_MAX_S);
+const _: () = assert!(HEADER_READ_MAX_S + 20 < CONNECTION_IDLE_MAX_S, "a ping and its answer must fit");
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
 /// Longest time a reader may take over one form body, seconds.
@@ -144,3 +159,15 @@ const _: () = assert!(STREAMS_PER_CONNECTION_MAX as usize <= SCALER_STREAMS_MAX)
 pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
 /// Longest wait until a connection that the sidecar opens stands, TLS aside, seconds.
 pub const CONNECT_MAX_S: u64 = 10;
+
+/// Most bearer tokens of one surface.
+pub const BEARER_TOKENS_MAX: usize = 1000;
+/// Most users of one surface.
+pub const LOGIN_USERS_MAX: usize = 1000;
+/// Largest bcrypt cost of a user's hash; one more doubles the time, which at 14 is about a second.
+pub const LOGIN_COST_MAX: u32 = 14;
+/// Most names and passwords whose check is remembered.
+pub const LOGINS_REMEMBERED_MAX: usize = 4096;
+/// Most requests that wait for a password's hash; more are answered 503.
+pub const LOGINS_WAITING_MAX: usize = 64;
+const _: () = assert!(LOGIN_USERS_MAX < LOGINS_REMEMBERED_MAX);

@@ -23,6 +23,7 @@ pub struct OwnMetrics {
     queries: IntCounter,
     reloads: IntCounterVec,
     scaler: IntCounterVec,
+    denied: IntCounterVec,
 }
 
 impl OwnMetrics {
@@ -58,6 +59,13 @@ impl OwnMetrics {
                 ),
                 &["method", "code"],
             )?,
+            denied: IntCounterVec::new(
+                Opts::new(
+                    "inferno_sidecar_denied_requests_total",
+                    "Requests not let in, by surface (write, read, admin, external) and why.",
+                ),
+                &["surface", "why"],
+            )?,
         })
     }
 
@@ -90,6 +98,11 @@ impl OwnMetrics {
     /// An external scaler's request was answered, or its stream opened.
     pub fn scaler_called(&self, method: &str, code: tonic::Code) {
         self.scaler.with_label_values(&[method, &format!("{code:?}")]).inc();
+    }
+
+    /// A request was not let in.
+    pub fn denied(&self, surface: &str, why: &str) {
+        self.denied.with_label_values(&[surface, why]).inc();
     }
 
     /// A configuration was put in force.
@@ -136,7 +149,7 @@ impl OwnMetrics {
         let mut labels = String::new();
         write_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
         writer.sample("inferno_sidecar_build_info", &labels, 1.0);
-        let collectors: [&dyn Collector; 8] = [
+        let collectors: [&dyn Collector; 9] = [
             &self.writes,
             &self.write_seconds,
             &self.series,
@@ -145,6 +158,7 @@ impl OwnMetrics {
             &self.queries,
             &self.reloads,
             &self.scaler,
+            &self.denied,
         ];
         for family in collectors.iter().flat_map(|collector| collector.collect()) {
             write_family(writer, &family);
