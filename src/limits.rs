@@ -171,3 +171,14 @@ pub const LOGINS_REMEMBERED_MAX: usize = 4096;
 /// Most requests that wait for a password's hash; more are answered 503.
 pub const LOGINS_WAITING_MAX: usize = 64;
 const _: () = assert!(LOGIN_USERS_MAX < LOGINS_REMEMBERED_MAX);
+
+/// Most requirements of one label selector.
+pub const SELECTOR_REQUIREMENTS_MAX: usize = 100;
+/// How long the cluster's word on a token or a permission is remembered, seconds; as API servers do.
+pub const REVIEWS_REMEMBERED_S: u64 = 10;
+/// Most words of the cluster that are remembered, of tokens and of permissions each.
+pub const REVIEWS_REMEMBERED_MAX: usize = 4096;
+/// Most questions to the cluster under way; requests beyond are answered 503.
+pub const REVIEWS_UNDER_WAY_MAX: usize = 64;
+/// Longest wait for the cluster's word, seconds.
+pub const REVIEW_MAX_S: u64 = 10;

@@ -5,6 +5,7 @@
 pub mod access;
 mod admin;
 mod connection;
+pub mod external;
 mod form;
 mod keda;
 mod own;

@@ -46,6 +46,11 @@ impl SecretFile {
         Ok(SecretFile { path: path.to_owned(), bytes })
     }
 
+    /// What did not come from a file; `name` stands for the path in errors.
+    pub fn from_text(name: &str, text: &str) -> Self {
+        SecretFile { path: name.into(), bytes: text.into() }
+    }
+
     fn error(&self, what: &str) -> String {
         format!("{}: {what}", self.path.display())
     }

@@ -60,7 +60,7 @@ pub struct SurfaceSettings {
 }
 
 /// Digest of a secret under a key of this process.
-type Digest = [u8; 32];
+pub type Digest = [u8; 32];
 
 static DIGEST_KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
     let generated = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());

@@ -34,6 +34,11 @@ use tower::ServiceExt;
 pub struct Closing(watch::Receiver<()>);
 
 impl Closing {
+    /// Completes when the sender is dropped.
+    pub fn new(open_until_dropped: watch::Receiver<()>) -> Self {
+        Closing(open_until_dropped)
+    }
+
     /// Completes when the server begins to close.
     pub async fn closed(mut self) {
         // Nothing is ever sent: the sender is dropped.

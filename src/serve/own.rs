@@ -24,6 +24,7 @@ pub struct OwnMetrics {
     reloads: IntCounterVec,
     scaler: IntCounterVec,
     denied: IntCounterVec,
+    external: IntCounterVec,
 }
 
 impl OwnMetrics {
@@ -66,6 +67,11 @@ impl OwnMetrics {
                 ),
                 &["surface", "why"],
             )?,
+            external: vec(
+                "inferno_sidecar_external_metrics_requests_total",
+                "Requests of the external metrics API answered, probes aside, by code.",
+                "code",
+            )?,
         })
     }
 
@@ -98,6 +104,11 @@ impl OwnMetrics {
     /// An external scaler's request was answered, or its stream opened.
     pub fn scaler_called(&self, method: &str, code: tonic::Code) {
         self.scaler.with_label_values(&[method, &format!("{code:?}")]).inc();
+    }
+
+    /// A request of the external metrics API was answered.
+    pub fn external_answered(&self, status: StatusCode) {
+        self.external.with_label_values(&[status.as_str()]).inc();
     }
 
     /// A request was not let in.
@@ -149,7 +160,7 @@ impl OwnMetrics {
         let mut labels = String::new();
         write_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
         writer.sample("inferno_sidecar_build_info", &labels, 1.0);
-        let collectors: [&dyn Collector; 9] = [
+        let collectors: [&dyn Collector; 10] = [
             &self.writes,
             &self.write_seconds,
             &self.series,
@@ -159,6 +170,7 @@ impl OwnMetrics {
             &self.reloads,
             &self.scaler,
             &self.denied,
+            &self.external,
         ];
         for family in collectors.iter().flat_map(|collector| collector.collect()) {
             write_family(writer, &family);
