@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Name that a certificate made at start is for, unless others are given.
-const EXTERNAL_NAME: &str = "inferno-sidecar.monitoring.svc";
+const EXTERNAL_NAME: &str = "inferno-sidecar-external-metrics.monitoring.svc";
 
 /// Flags of `serve` about security; in the settings file their names, with underscores, stand under
 /// `security:`.
@@ -64,7 +64,7 @@ pub struct SecurityFlags {
     #[arg(long, value_name = "FILE", env = "INFERNO_EXTERNAL_METRICS_PRIVATE_KEY_FILE")]
     external_metrics_private_key_file: Option<PathBuf>,
     /// Name that the certificate made at start is for; may be repeated
-    /// [default: inferno-sidecar.monitoring.svc].
+    /// [default: inferno-sidecar-external-metrics.monitoring.svc].
     #[arg(
         long = "external-metrics-name",
         value_name = "DNS",
