@@ -129,7 +129,7 @@ const _: () = assert!(CONNECTION_OPENING_MAX_S < HEADER_READ_MAX_S);
 const _: () = assert!(HEADER_READ_MAX_S + 20 < CONNECTION_IDLE_MAX_S, "a ping and its answer must fit");
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
-/// Longest time a reader may take over one form body, seconds.
+/// Longest time a reader may take over one form body, or over one gRPC message, seconds.
 pub const FORM_BODY_MAX_S: u64 = 10;
 /// Most operators and brackets of a query, which bounds the recursion over it.
 pub const QUERY_LEVELS_MAX: usize = 100;

@@ -84,7 +84,7 @@ pub fn router(context: Context) -> Router {
         .route("/api/v1/variants", get(variants::variants))
         .route("/api/v1/variants/{namespace}/{name}", get(variants::variant))
         .route("/metrics", get(admin::metrics))
-        .route_service(keda::PATH, keda::service(context.clone()));
+        .merge(keda::routes(&context));
     let admin = Router::new().route("/-/reload", post(admin::reload).put(admin::reload));
     Router::new()
         .route("/-/healthy", get(admin::healthy))

@@ -130,6 +130,8 @@ async fn everybody_is_who_the_cluster_says_and_may_what_it_says() {
         }
     }
     answers_are_those_of_an_api_server(&world, &metric).await;
+    whom_to_believe_is_followed(&world, &metric, &other).await;
+    broken_requests_are_refused(&world).await;
     for secret in ["reader-token", "wrong-token", ADMIN_TOKEN] {
         assert!(world.sidecar.process.lines(secret).is_empty(), "{secret} is in the log");
     }
@@ -173,4 +175,55 @@ async fn answers_are_those_of_an_api_server(world: &World, metric: &str) {
     let user = [("x-remote-user", "system:kube-aggregator")];
     assert_eq!(world.ask(&proxy, METRICS, &user).await.status(), 200);
     assert_eq!(world.ask(&nobody, METRICS, &[]).await.status(), 403);
+}
+
+/// Adds an authority to the cluster's list while the sidecar runs; nonsense there changes nothing.
+async fn whom_to_believe_is_followed(world: &World, metric: &str, other: &Authority) {
+    let patch = |key: &str, value: &str| {
+        let patch = serde_json::json!({"data": {key: value}}).to_string();
+        let name = ["patch", "configmap", "extension-apiserver-authentication", "-n", "kube-system"];
+        world.plane.kubectl(&[&name[..], &["--type=merge", "-p", &patch]].concat());
+    };
+    let newcomer = world.client(Some((other, "newcomer", "system:masters")));
+    assert_eq!(world.ask(&newcomer, metric, &[]).await.status(), 401);
+    patch("client-ca-file", &format!("{}{}", world.plane.authority.pem(), other.pem()));
+    wait("the new authority is believed", async || {
+        (world.ask(&newcomer, metric, &[]).await.status() == 200).then_some(())
+    })
+    .await;
+    patch("requestheader-allowed-names", "front-proxy-client");
+    let said = world.sidecar.process.line("requestheader-allowed-names: not a JSON list").await;
+    assert!(said.contains("extension-apiserver-authentication"), "{said}");
+    assert_eq!(world.ask(&newcomer, metric, &[]).await.status(), 200, "the last good one stays");
+}
+
+/// Slow, large and broken senders; the listener goes on.
+async fn broken_requests_are_refused(world: &World) {
+    let nobody = world.client(None);
+    let large = "a".repeat(200 << 10);
+    let request = Request::builder().uri(format!("https://{}/apis", world.sidecar.external));
+    let request = request.header("x-remote-user", &*large).body(Full::default()).expect("valid");
+    let answer = nobody.fetch(request, 1 << 20, Duration::from_secs(30)).await;
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == 431));
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let request =
+            Request::builder().method(method).uri(format!("https://{}{METRICS}", world.sidecar.external));
+        let request = request.header("authorization", format!("Bearer {ADMIN_TOKEN}"));
+        let request = request.body(Full::from(large.clone())).expect("valid");
+        let answer = nobody.fetch(request, 1 << 20, Duration::from_secs(30)).await.expect("an answer");
+        assert_eq!(status(&answer)["reason"], "MethodNotAllowed", "{method}");
+    }
+    let script = format!("{METRICS}/namespaces/llm/%3Cscript%3E%1b");
+    let answer = world.ask(&nobody, &script, &[("authorization", &format!("Bearer {ADMIN_TOKEN}"))]).await;
+    assert!(!status(&answer)["message"].to_string().contains('\u{1b}'), "{:?}", answer.body());
+    // Plain text, and a handshake that does not end.
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for bytes in [&b"GET /apis HTTP/1.1\r\nhost: x\r\n\r\n"[..], b"\x16\x03\x01"] {
+        let mut stream = tokio::net::TcpStream::connect(world.sidecar.external).await.expect("it listens");
+        stream.write_all(bytes).await.expect("it reads");
+        let mut answer = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+        assert!(closed.is_ok() && !answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+    assert_eq!(world.ask(&nobody, "/healthz", &[]).await.status(), 200);
 }

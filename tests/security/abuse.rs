@@ -131,3 +131,42 @@ async fn what_was_sent_is_never_echoed_unescaped() {
         assert!(kind.contains("json") || kind.contains("text/plain"), "{path}: {kind}");
     }
 }
+
+/// A body that is fed piece by piece, and never ends while the sender lives.
+fn fed() -> (tokio::sync::mpsc::Sender<Vec<u8>>, axum::body::Body) {
+    let (sender, pieces) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
+    let pieces = futures_util::stream::unfold(pieces, |mut pieces| async {
+        pieces.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), pieces))
+    });
+    (sender, axum::body::Body::from_stream(pieces))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_messages_that_do_not_end_or_are_too_large_are_refused() {
+    let sidecar = Sidecar::start(&[]).await;
+    let stream = TcpStream::connect(sidecar.address).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    let request = |body: axum::body::Body| {
+        let uri = format!("http://{}/externalscaler.ExternalScaler/StreamIsActive", sidecar.address);
+        hyper::Request::post(uri).header("content-type", "application/grpc").body(body).unwrap()
+    };
+    // A frame that announces more than ever comes, on a stream that is never closed.
+    let (slow, body) = fed();
+    slow.send(vec![0, 0, 0, 1, 0, 1]).await.unwrap();
+    let unfinished = tokio::spawn(sender.send_request(request(body)));
+    let (large, body) = fed();
+    let too_large = tokio::spawn(sender.send_request(request(body)));
+    for _ in 0..40 {
+        if large.send(vec![0; 16 << 10]).await.is_err() {
+            break;
+        }
+    }
+    let answer = tokio::time::timeout(PATIENCE, too_large).await.expect("an answer").unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "11", "out of range");
+    let answer = tokio::time::timeout(PATIENCE, unfinished).await.expect("an answer").unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4", "deadline exceeded");
+    drop(slow);
+}

@@ -50,7 +50,7 @@ async fn an_expired_certificate_is_served_but_not_silently() {
 }
 
 #[tokio::test]
-async fn the_port_speaks_tls_only_and_only_new_versions() {
+async fn the_port_speaks_tls_only() {
     let dir = tempfile::tempdir().unwrap();
     let sidecar = serving(dir.path(), &Authority::new("ours").server(&["localhost"]), &[]).await;
     let plain = Sidecar { scheme: "http", ..sidecar };

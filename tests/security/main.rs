@@ -6,5 +6,6 @@ mod credentials;
 mod pki;
 #[path = "../support/process.rs"]
 mod process;
+mod prometheus;
 mod rotation;
 mod sidecar;
