@@ -86,7 +86,7 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}; choose another with --listen", settings.listen))?;
     let address = listener.local_addr()?;
     let mut rotation = Rotation::default();
-    let guards = Guards::new(&settings.security, &mut rotation).map_err(anyhow::Error::msg)?;
+    let guards = Guards::new(&settings.security, &own, &mut rotation).map_err(anyhow::Error::msg)?;
     for warning in guards.warnings(&settings.security, address) {
         tracing::warn!("{warning}");
     }

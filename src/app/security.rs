@@ -6,7 +6,7 @@ use crate::serve::access::{Access, Guard};
 use crate::serve::external::{self, External, Reviewer};
 use crate::serve::rotation::{Current, Rotation};
 use crate::serve::tls::{self, ClientCertificates};
-use crate::serve::{self, Context};
+use crate::serve::{self, Context, OwnMetrics};
 use anyhow::Context as _;
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
@@ -27,11 +27,13 @@ pub struct Guards {
 
 impl Guards {
     /// Reads the files that the settings name; they are followed by `rotation`.
-    pub fn new(security: &Security, rotation: &mut Rotation) -> Result<Self, String> {
+    pub fn new(security: &Security, own: &Arc<OwnMetrics>, rotation: &mut Rotation) -> Result<Self, String> {
         let clients = security.client_certificates();
+        let own = own.clone();
+        let loaded = move |ends_s| own.certificate_loaded("main", ends_s);
         let tls = security.tls.as_ref();
-        let tls =
-            tls.map(|files| tls::from_files(rotation, "TLS certificate", files, &clients)).transpose()?;
+        let tls = tls.map(|files| tls::from_files(rotation, "TLS certificate", files, &clients, loaded));
+        let tls = tls.transpose()?;
         let mut access = Access::default();
         for (surface, settings) in security.surfaces() {
             let certificate = security.certificate_for.contains(&surface);
@@ -84,8 +86,10 @@ pub async fn serve_external_metrics(
     let files = settings.tls.as_ref();
     let tls = match files {
         Some(files) => {
-            let what = "external metrics certificate";
-            tls::from_files(rotation, what, files, &ClientCertificates::Taken).map_err(anyhow::Error::msg)?
+            let (what, own) = ("external metrics certificate", context.own.clone());
+            let loaded = move |ends_s| own.certificate_loaded("external", ends_s);
+            tls::from_files(rotation, what, files, &ClientCertificates::Taken, loaded)
+                .map_err(anyhow::Error::msg)?
         }
         None => {
             let made = tls::self_made(settings.names.clone(), &ClientCertificates::Taken);
@@ -130,8 +134,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let token = dir.path().join("token");
         std::fs::write(&token, "secret").unwrap();
+        let own = Arc::new(OwnMetrics::new().unwrap());
         let warnings = |security: &Security, address: &str| {
-            let guards = Guards::new(security, &mut Rotation::default()).unwrap();
+            let guards = Guards::new(security, &own, &mut Rotation::default()).unwrap();
             guards.warnings(security, address.parse().unwrap())
         };
         let open = Security::default();

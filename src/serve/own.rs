@@ -7,7 +7,7 @@ use crate::publish::exposition::{Writer, write_label};
 use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use std::time::Duration;
 
 /// Upper bounds of the write duration's buckets, seconds.
@@ -25,6 +25,7 @@ pub struct OwnMetrics {
     scaler: IntCounterVec,
     denied: IntCounterVec,
     external: IntCounterVec,
+    certificates: IntGaugeVec,
 }
 
 impl OwnMetrics {
@@ -66,6 +67,13 @@ impl OwnMetrics {
                     "Requests not let in, by surface (write, read, admin, external) and why.",
                 ),
                 &["surface", "why"],
+            )?,
+            certificates: IntGaugeVec::new(
+                Opts::new(
+                    "inferno_sidecar_certificate_expiry_timestamp_seconds",
+                    "When the certificate in use ends, by listener (main, external).",
+                ),
+                &["listener"],
             )?,
             external: vec(
                 "inferno_sidecar_external_metrics_requests_total",
@@ -116,6 +124,11 @@ impl OwnMetrics {
         self.denied.with_label_values(&[surface, why]).inc();
     }
 
+    /// A listener's certificate was loaded; it ends at that time, seconds since the epoch.
+    pub fn certificate_loaded(&self, listener: &str, ends_s: i64) {
+        self.certificates.with_label_values(&[listener]).set(ends_s);
+    }
+
     /// A configuration was put in force.
     pub fn config_applied(&self, problems: usize) {
         self.reloads.with_label_values(&[if problems == 0 { "clean" } else { "with_problems" }]).inc();
@@ -160,7 +173,7 @@ impl OwnMetrics {
         let mut labels = String::new();
         write_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
         writer.sample("inferno_sidecar_build_info", &labels, 1.0);
-        let collectors: [&dyn Collector; 10] = [
+        let collectors: [&dyn Collector; 11] = [
             &self.writes,
             &self.write_seconds,
             &self.series,
@@ -171,6 +184,7 @@ impl OwnMetrics {
             &self.scaler,
             &self.denied,
             &self.external,
+            &self.certificates,
         ];
         for family in collectors.iter().flat_map(|collector| collector.collect()) {
             write_family(writer, &family);
@@ -192,7 +206,11 @@ fn write_family(writer: &mut Writer, family: &MetricFamily) {
             write_label(&mut labels, pair.name(), pair.value());
         }
         if kind != "histogram" {
-            writer.sample(name, &labels, metric.get_counter().get_value());
+            let value = match kind {
+                "counter" => metric.get_counter().get_value(),
+                _ => metric.get_gauge().get_value(),
+            };
+            writer.sample(name, &labels, value);
             continue;
         }
         let histogram = metric.get_histogram();

@@ -33,12 +33,14 @@ pub struct CertificateFiles {
     pub key_file: PathBuf,
 }
 
-/// Settings of a TLS listener that follow their files.
+/// Settings of a TLS listener that follow their files; `loaded` hears when the certificate in use ends,
+/// seconds since the epoch.
 pub fn from_files(
     rotation: &mut Rotation,
     what: &'static str,
     files: &CertificateFiles,
     clients: &ClientCertificates,
+    loaded: impl Fn(i64) + Send + 'static,
 ) -> Result<Current<ServerConfig>, String> {
     let mut paths = vec![files.cert_file.clone(), files.key_file.clone()];
     let is_taken = *clients == ClientCertificates::Taken;
@@ -49,22 +51,24 @@ pub fn from_files(
         let (cert, key, authorities) = (&files[0], &files[1], files.get(2));
         let config = config(cert.certificates()?, key.private_key()?, verifier(is_taken, authorities)?)
             .map_err(|error| format!("{} with {}: {error}", cert.path.display(), key.path.display()))?;
-        warn_of_expiry(what, cert);
+        loaded(check_validity(what, cert)?);
         Ok(config)
     })
 }
 
-/// A certificate that is expired is served all the same, because a client may not care; but not silently.
-fn warn_of_expiry(what: &str, file: &SecretFile) {
-    let Ok(certificates) = file.certificates() else { return };
-    let parsed = certificates.first().map(|der| x509_parser::parse_x509_certificate(der));
-    let Some(Ok((_, certificate))) = parsed else { return };
+/// When the first certificate ends. One that is not valid now is served all the same, because a client may
+/// not care; but not silently.
+fn check_validity(what: &str, file: &SecretFile) -> Result<i64, String> {
+    let path = file.path.display();
+    let certificates = file.certificates()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certificates[0])
+        .map_err(|error| format!("{path}: the certificate cannot be read: {error}"))?;
     let validity = certificate.validity();
     if !validity.is_valid() {
-        let path = file.path.display();
         let (from, to) = (validity.not_before, validity.not_after);
         tracing::warn!("{what}: {path} is not valid now, only from {from} to {to}; clients will refuse it");
     }
+    Ok(validity.not_after.timestamp())
 }
 
 fn verifier(is_taken: bool, authorities: Option<&SecretFile>) -> Result<Arc<dyn ClientCertVerifier>, String> {
@@ -74,7 +78,7 @@ fn verifier(is_taken: bool, authorities: Option<&SecretFile>) -> Result<Arc<dyn 
     let Some(file) = authorities else { return Ok(WebPkiClientVerifier::no_client_auth()) };
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(file.roots()?), provider());
     let verifier = verifier.allow_unauthenticated().build();
-    Ok(verifier.map_err(|error| format!("{}: {error}", file.path.display()))?)
+    verifier.map_err(|error| format!("{}: {error}", file.path.display()))
 }
 
 fn config(

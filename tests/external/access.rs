@@ -24,6 +24,10 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 ";
 
+/// Authority, common name and organization of a client's certificate.
+type From<'a> = Option<(&'a Authority, &'a str, &'a str)>;
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 struct World {
     plane: ControlPlane,
     sidecar: Sidecar,
@@ -31,7 +35,7 @@ struct World {
 
 impl World {
     /// A client of the listener itself, with a certificate of that authority if any.
-    fn client(&self, from: Option<(&Authority, &str, &str)>) -> Client {
+    fn client(&self, from: From<'_>) -> Client {
         let dir = self.plane.dir.path();
         let mut settings = ClientSettings {
             ca_file: Some(self.sidecar.ca.clone()),
@@ -48,7 +52,7 @@ impl World {
         Client::new(settings).expect("the files are there")
     }
 
-    async fn ask(&self, client: &Client, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
+    async fn ask(&self, client: &Client, path: &str, headers: Headers<'_>) -> Response<Bytes> {
         let mut request = Request::builder().uri(format!("https://{}{path}", self.sidecar.external));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -93,8 +97,7 @@ async fn everybody_is_who_the_cluster_says_and_may_what_it_says() {
     };
     wait("the role reaches the authorizer and the cache forgets", reader_is_known).await;
 
-    type Headers<'a> = &'a [(&'a str, &'a str)];
-    let cases: [(&str, Option<(&Authority, &str, &str)>, Headers<'_>, u16); 15] = [
+    let cases: [(&str, From<'_>, Headers<'_>, u16); 15] = [
         ("front proxy for an administrator", Some((proxy, "front-proxy-client", "")), &as_admin, 200),
         ("front proxy for a reader", Some((proxy, "front-proxy-client", "")), &as_reader, 200),
         (

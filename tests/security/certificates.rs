@@ -3,8 +3,14 @@
 
 use crate::pki::{Authority, Pair, write};
 use crate::sidecar::*;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use inferno_sidecar::client::ClientSettings;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Flags of a listener with that certificate.
 async fn serving(dir: &Path, pair: &Pair, more: &[(&str, &str)]) -> Sidecar {
@@ -47,6 +53,11 @@ async fn an_expired_certificate_is_served_but_not_silently() {
     let dir = tempfile::tempdir().unwrap();
     let sidecar = serving(dir.path(), &Authority::new("ours").expired_server(&["localhost"]), &[]).await;
     assert_eq!(sidecar.process.lines("is not valid now").len(), 1);
+    let blind = ClientSettings { insecure_skip_verify: true, ..ClientSettings::default() };
+    let answer = sidecar.ask(&client(blind), READ).await.unwrap();
+    let metrics = String::from_utf8_lossy(answer.body()).into_owned();
+    let name = "inferno_sidecar_certificate_expiry_timestamp_seconds{listener=\"main\"} 1609459200\n";
+    assert!(metrics.contains(name), "{metrics}");
 }
 
 #[tokio::test]
@@ -124,5 +135,44 @@ async fn files_that_do_not_fit_end_the_start_with_a_reason() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(part), "{flags:?}: {said}");
         assert!(!said.contains("no hash"), "what is in a file is not shown: {said}");
+    }
+}
+
+/// KEDA's client insists that HTTP/2 is agreed upon in the handshake.
+#[tokio::test]
+async fn keda_speaks_http_2_over_tls_with_a_client_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, clients) = (Authority::new("ours"), Authority::new("clients"));
+    let client_ca = write(dir.path(), "clients.crt", &clients.pem());
+    let flags = [("tls-client-ca-file", text(&client_ca))];
+    let sidecar = serving(dir.path(), &ours.server(&["localhost"]), &flags).await;
+    for (pair, expected) in [(Some(clients.client()), "3"), (None, "16")] {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(ours.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let mut config = match pair {
+            None => config.with_no_client_auth(),
+            Some(pair) => {
+                let chain = vec![CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(sidecar.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (executor, io) = (TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(connection);
+        let uri = sidecar.url("/externalscaler.ExternalScaler/IsActive");
+        let request = hyper::Request::post(uri).header("content-type", "application/grpc");
+        let body = http_body_util::Full::new(bytes::Bytes::from_static(&[0, 0, 0, 0, 0]));
+        let answer = sender.send_request(request.body(body).unwrap()).await.unwrap();
+        // Without metadata the request is refused as such, once it is let in.
+        assert_eq!(answer.headers()["grpc-status"], expected);
     }
 }
