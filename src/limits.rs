@@ -127,6 +127,10 @@ pub const CONNECTION_IDLE_MAX_S: u64 = 180;
 pub const CONNECTION_STALL_MAX_S: u64 = 30;
 const _: () = assert!(CONNECTION_OPENING_MAX_S < HEADER_READ_MAX_S);
 const _: () = assert!(HEADER_READ_MAX_S + 20 < CONNECTION_IDLE_MAX_S, "a ping and its answer must fit");
+/// Most bytes of a refused request's body that are still taken in, so that the answer arrives.
+pub const DRAINED_MAX_BYTES: usize = 1 << 20;
+/// Longest time for that, seconds.
+pub const DRAINED_MAX_S: u64 = 5;
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
 /// Longest time a reader may take over one form body, or over one gRPC message, seconds.

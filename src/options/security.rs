@@ -207,3 +207,36 @@ fn pair(
         _ => anyhow::bail!("--{prefix}-cert-file and --{prefix}-private-key-file belong together; give both"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(flags: &str, file: &str) -> anyhow::Result<(Security, Option<ExternalMetrics>)> {
+        let read = |text| serde_yaml::from_str::<SecurityFlags>(text).map_err(anyhow::Error::from);
+        read(flags)?.settle(read(file)?)
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_what_lacks_its_other_half_is_refused() {
+        let file = "{tls_cert_file: a.crt, tls_private_key_file: a.key, tls_client_ca_file: ca.crt}";
+        let (security, external) = from("{tls_cert_file: b.crt, write_bearer_token_file: t}", file).unwrap();
+        assert_eq!(security.tls.clone().unwrap().cert_file, PathBuf::from("b.crt"));
+        assert_eq!(security.certificate_for.len(), 3, "all surfaces unless some are named");
+        assert!(security.write.bearer_token_file.is_some() && external.is_none());
+        let (security, _) = from("{tls_client_cert_for: [write]}", file).unwrap();
+        assert_eq!(security.certificate_for, [Surface::Write]);
+        let (_, external) = from("{external_metrics_listen: '127.0.0.1:0'}", "{}").unwrap();
+        assert_eq!(external.unwrap().names, [EXTERNAL_NAME]);
+        for wrong in [
+            "{tls_cert_file: a}",
+            "{tls_client_ca_file: a}",
+            "{tls_client_cert_for: [read]}",
+            "{tls_client_cert_for: [everything]}",
+            "{external_metrics_cert_file: a, external_metrics_private_key_file: b}",
+            "{tls_certfile: a}",
+        ] {
+            assert!(from(wrong, "{}").is_err() && from("{}", wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod passwords;
 
 pub use passwords::Passwords;
 
+use super::connection::drain;
 use super::rotation::{Current, Rotation};
 use super::tls::Peer;
 use super::{Context, api_error};
@@ -243,11 +244,13 @@ pub async fn guarded(
     next: Next,
 ) -> Response {
     let guard = context.access.guard(surface);
+    let is_grpc = is_grpc(request.headers());
     let checked = guard.check(request.extensions().get::<Peer>(), request.headers()).await;
     if let Err(denied) = checked {
         context.own.denied(surface.as_str(), denied.as_str());
         tracing::debug!(surface = surface.as_str(), why = denied.as_str(), "request not let in");
-        return match is_grpc(request.headers()) {
+        drain(request.into_body()).await;
+        return match is_grpc {
             true => grpc_refusal(denied),
             false => guard.refusal(denied),
         };

@@ -4,11 +4,13 @@ use super::rotation::Current;
 use super::tls::Peer;
 use crate::limits::{
     CONNECTION_IDLE_MAX_S, CONNECTION_OPENING_MAX_S, CONNECTION_OPENING_MIN_BYTES, CONNECTION_STALL_MAX_S,
-    CONNECTIONS_MAX, HEADER_READ_MAX_S, HEADERS_MAX, HEADERS_MAX_BYTES, SHUTDOWN_GRACE_S,
-    STREAMS_PER_CONNECTION_MAX,
+    CONNECTIONS_MAX, DRAINED_MAX_BYTES, DRAINED_MAX_S, HEADER_READ_MAX_S, HEADERS_MAX, HEADERS_MAX_BYTES,
+    SHUTDOWN_GRACE_S, STREAMS_PER_CONNECTION_MAX,
 };
 use axum::Router;
+use axum::body::Body;
 use axum::http::{Request, Uri};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -267,6 +269,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
         let poll = Pin::new(&mut self.io).poll_shutdown(context);
         self.written(context, poll)
     }
+}
+
+/// Takes in what remains of the body of a request that is refused, within bounds: a connection that is
+/// closed while its other end still sends may lose the answer on the way.
+pub async fn drain(body: Body) {
+    let drained = async {
+        let mut body = Limited::new(body, DRAINED_MAX_BYTES);
+        while let Some(Ok(_)) = body.frame().await {}
+    };
+    // What is slower than that loses its answer.
+    let _ = tokio::time::timeout(Duration::from_secs(DRAINED_MAX_S), drained).await;
 }
 
 /// KEDA joins its server address and the path, so a trailing slash there gives `//api/...`.

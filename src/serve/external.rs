@@ -16,7 +16,9 @@ pub use review::Reviewer;
 pub use trust::{Trust, follow as follow_trust};
 
 use super::OwnMetrics;
+use super::connection::drain;
 use super::tls::Peer;
+use crate::config::VariantKey;
 use crate::publish::gauges::{FAMILIES, Family, labels};
 use crate::publish::{Board, Entry};
 use crate::runner::Handle;
@@ -29,8 +31,9 @@ use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use identity::Identity;
 use review::Asked;
-use selector::Selector;
+use selector::{Operator, Selector};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// API group.
@@ -110,7 +113,9 @@ impl<'p> Target<'p> {
 
 impl External {
     async fn answer(&self, request: Request) -> Result<Json, Refusal> {
-        let (parts, _) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        // No request has a use for one.
+        drain(body).await;
         let identity = self.authenticate(&parts).await?;
         let path = parts.uri.path();
         let target = Target::of(path);
@@ -208,7 +213,7 @@ fn items(
         return Err(Refusal::unavailable(why));
     }
     let mut items = Vec::new();
-    for entry in board.entries.values().filter(|entry| &*entry.variant.key.namespace == namespace) {
+    for entry in candidates(board, namespace, selector) {
         let base = base_labels(entry);
         if family.vital && entry.decision.is_none() && selector.matches(&base) {
             return Err(Refusal::unavailable(entry.undecided(now)));
@@ -223,6 +228,26 @@ fn items(
         });
     }
     Ok(items)
+}
+
+/// Entries of a namespace that can be selected at all: HPAs name their variant, which is one look-up.
+fn candidates<'b>(board: &'b Board, namespace: &str, selector: &Selector) -> Vec<&'b Arc<Entry>> {
+    let named = selector
+        .requirements
+        .iter()
+        .find(|requirement| requirement.key == "variant_name" && requirement.operator == Operator::In);
+    match named {
+        Some(named) => {
+            let names: BTreeSet<&String> = named.values.iter().collect();
+            let found =
+                names.into_iter().filter_map(|name| board.entries.get(&VariantKey::new(namespace, name)));
+            found.collect()
+        }
+        None => {
+            let all = board.entries.range(VariantKey::new(namespace, "")..);
+            all.take_while(|(key, _)| &*key.namespace == namespace).map(|(_, entry)| entry).collect()
+        }
+    }
 }
 
 fn base_labels(entry: &Entry) -> Vec<(&str, &str)> {

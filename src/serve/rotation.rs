@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// A burst of events is over after this long without one.
 const QUIET: Duration = Duration::from_millis(50);
+/// Events of one burst that are waited for.
+const BURST_MAX: usize = 20;
 /// What did not load is looked at again after this time before it is called broken.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// Period of the look that waits for no event.
@@ -102,7 +104,12 @@ impl Rotation {
         let mut wait = SLOW_LOOK;
         loop {
             if woken.recv_timeout(wait).is_ok() {
-                while woken.recv_timeout(QUIET).is_ok() {}
+                // In a folder where something changes all the time it is never quiet.
+                for _ in 0..BURST_MAX {
+                    if woken.recv_timeout(QUIET).is_err() {
+                        break;
+                    }
+                }
             }
             if is_stopping.load(Ordering::Relaxed) {
                 return;

@@ -55,7 +55,12 @@ impl World {
             controllers: Some(
                 "deployment-controller,replicaset-controller,horizontal-pod-autoscaler-controller",
             ),
-            controller_flags: vec![gates.clone(), "--horizontal-pod-autoscaler-sync-period=1s".into()],
+            controller_flags: vec![
+                gates.clone(),
+                "--horizontal-pod-autoscaler-sync-period=1s".into(),
+                // As in every installed cluster: the HPA's controller asks as itself, not as an administrator.
+                "--use-service-account-credentials=true".into(),
+            ],
             api_flags: vec![gates],
             ..Wanted::default()
         };

@@ -146,6 +146,21 @@ async fn a_password_is_hashed_once_however_many_requests_use_it() {
     }
 }
 
+/// The connection is not cut while the body is still being sent, or the sender would try again for ever.
+#[tokio::test]
+async fn a_sender_of_a_large_batch_hears_that_it_is_not_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = write(dir.path(), "tokens", "right-token\n");
+    let sidecar = Sidecar::start(&[("write-bearer-token-file", text(&tokens))]).await;
+    for _ in 0..20 {
+        let nobody = client(ClientSettings::default());
+        let body = http_body_util::Full::from(vec![7; 900 << 10]);
+        let request = hyper::Request::post(sidecar.url(WRITE)).body(body).unwrap();
+        let answer = nobody.fetch(request, 1 << 20, std::time::Duration::from_secs(30)).await.unwrap();
+        assert_eq!(answer.status(), 401);
+    }
+}
+
 #[tokio::test]
 async fn keda_is_told_in_its_own_terms() {
     let dir = tempfile::tempdir().unwrap();

@@ -199,3 +199,25 @@ impl<V: Clone> Memory<V> {
 fn is_fresh(at: Instant) -> bool {
     at.elapsed() < Duration::from_secs(REVIEWS_REMEMBERED_S)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let memory = Memory::default();
+        for number in 0..REVIEWS_REMEMBERED_MAX + 10 {
+            memory.put(digest(&[&number.to_string()]), number);
+        }
+        assert_eq!(memory.get(&digest(&["7"])), Some(7));
+        assert_eq!(memory.get(&digest(&[&REVIEWS_REMEMBERED_MAX.to_string()])), None);
+        let answers = memory.answers.lock().unwrap();
+        assert_eq!(answers.len(), REVIEWS_REMEMBERED_MAX);
+    }
+
+    #[test]
+    fn texts_are_told_apart_by_their_lengths() {
+        assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
+    }
+}
