@@ -116,10 +116,8 @@ pub const HEADER_READ_MAX_S: u64 = 120;
 pub const HEADERS_MAX: usize = 100;
 /// Most bytes of one request's headers.
 pub const HEADERS_MAX_BYTES: usize = 64 << 10;
-/// Longest time for a TLS handshake, and then for the first bytes of a request on a new connection, seconds.
+/// Longest time for a TLS handshake, and then for the headers of the first request, seconds.
 pub const CONNECTION_OPENING_MAX_S: u64 = 10;
-/// Bytes that count as the first of a request: as many as HTTP/2 begins with, and fewer than HTTP/1.1 has.
-pub const CONNECTION_OPENING_MIN_BYTES: usize = 24;
 /// A connection on which no byte moves in either direction for this long is closed, seconds. HTTP/2
 /// connections are pinged within it.
 pub const CONNECTION_IDLE_MAX_S: u64 = 180;

@@ -3,9 +3,9 @@
 use super::rotation::Current;
 use super::tls::Peer;
 use crate::limits::{
-    CONNECTION_IDLE_MAX_S, CONNECTION_OPENING_MAX_S, CONNECTION_OPENING_MIN_BYTES, CONNECTION_STALL_MAX_S,
-    CONNECTIONS_MAX, DRAINED_MAX_BYTES, DRAINED_MAX_S, HEADER_READ_MAX_S, HEADERS_MAX, HEADERS_MAX_BYTES,
-    SHUTDOWN_GRACE_S, STREAMS_PER_CONNECTION_MAX,
+    CONNECTION_IDLE_MAX_S, CONNECTION_OPENING_MAX_S, CONNECTION_STALL_MAX_S, CONNECTIONS_MAX,
+    DRAINED_MAX_BYTES, DRAINED_MAX_S, HEADER_READ_MAX_S, HEADERS_MAX, HEADERS_MAX_BYTES, SHUTDOWN_GRACE_S,
+    STREAMS_PER_CONNECTION_MAX,
 };
 use axum::Router;
 use axum::body::Body;
@@ -21,6 +21,7 @@ use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -148,13 +149,16 @@ impl Server {
         watcher: Watcher,
     ) {
         let closing = Closing(self.closing.clone());
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let begun = has_begun.clone();
         let service = self.router.clone().map_request(move |mut request: Request<Incoming>| {
+            begun.store(true, Ordering::Relaxed);
             single_slashes(&mut request);
             request.extensions_mut().insert(closing.clone());
             request.extensions_mut().insert(peer.clone());
             request
         });
-        let io = TokioIo::new(Paced::new(io));
+        let io = TokioIo::new(Paced::new(io, has_begun));
         let connection = self.builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
         if let Err(error) = watcher.watch(connection.into_owned()).await {
             tracing::debug!(%error, "connection ended");
@@ -162,13 +166,13 @@ impl Server {
     }
 }
 
-/// A stream that fails when its other end is too slow: with the first bytes of a request, with any byte at
-/// all, or with taking what it asked for.
+/// A stream that fails when its other end is too slow: with the head of its first request, with any byte
+/// at all, or with taking what it asked for.
 struct Paced<T> {
     io: T,
     opened: Instant,
-    /// Bytes read, counted until a request has begun.
-    read: usize,
+    /// The head of a request has come.
+    has_begun: Arc<AtomicBool>,
     /// When a byte last went in either direction.
     moved: Instant,
     /// Since when the other end takes nothing.
@@ -177,15 +181,15 @@ struct Paced<T> {
 }
 
 impl<T> Paced<T> {
-    fn new(io: T) -> Self {
+    fn new(io: T, has_begun: Arc<AtomicBool>) -> Self {
         let now = Instant::now();
         let timer = Box::pin(tokio::time::sleep(Duration::from_secs(CONNECTION_OPENING_MAX_S)));
-        Paced { io, opened: now, read: 0, moved: now, stalled: None, timer }
+        Paced { io, opened: now, has_begun, moved: now, stalled: None, timer }
     }
 
     fn deadline(&self) -> Instant {
         let mut deadline = self.moved + Duration::from_secs(CONNECTION_IDLE_MAX_S);
-        if self.read < CONNECTION_OPENING_MIN_BYTES {
+        if !self.has_begun.load(Ordering::Relaxed) {
             deadline = deadline.min(self.opened + Duration::from_secs(CONNECTION_OPENING_MAX_S));
         }
         if let Some(since) = self.stalled {
@@ -226,13 +230,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
         let poll = Pin::new(&mut self.io).poll_read(context, buffer);
         if poll.is_pending() {
             return self.poll_deadline(context).map(Err);
         }
         self.moved = Instant::now();
-        self.read = self.read.saturating_add(buffer.filled().len() - before);
         poll
     }
 }

@@ -35,12 +35,38 @@ async fn connections_that_do_not_begin_are_closed_and_others_are_served() {
     }
     let patient = client(ClientSettings::default());
     assert_eq!(sidecar.code(&patient, READ).await, 200);
+    // Headers that come letter by letter, on each surface.
+    let drips = [WRITE, READ, ADMIN, "/-/healthy"].map(|path| {
+        let address = sidecar.address;
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nx: ").as_bytes()).await.unwrap();
+            while stream.write_all(b"y").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+    });
+    for drip in drips {
+        tokio::time::timeout(PATIENCE, drip).await.expect("dripping is cut off").unwrap();
+    }
     for mut stream in open {
         let mut answer = Vec::new();
         let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "a connection that never began is still open");
     }
     assert_eq!(sidecar.code(&patient, READ).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_takes_nothing_of_its_answers_is_let_go() {
+    let sidecar = Sidecar::start(&[]).await;
+    let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+    let asked = async {
+        // Until the answers fill every buffer on the way, no more is taken in, and in the end it is cut off.
+        while stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {}
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("the connection is closed");
+    assert_eq!(sidecar.code(&client(ClientSettings::default()), READ).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
