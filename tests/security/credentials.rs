@@ -49,6 +49,14 @@ async fn each_surface_has_credentials_of_its_own() {
         let code = sidecar.code(&nobody, path).await;
         assert!(code == 401 || code == 404, "{path}: {code}");
     }
+    // Whatever the index of paths comes to list stands behind a guard.
+    let index = sidecar.ask(&bearer(dir.path(), "read-secret"), "/").await.unwrap();
+    let index = String::from_utf8_lossy(index.body()).into_owned();
+    let listed: Vec<&str> = index.split_whitespace().filter(|word| word.starts_with('/')).collect();
+    assert!(listed.len() > 5, "{index}");
+    for path in listed.into_iter().filter(|path| !["/-/healthy", "/-/ready"].contains(path)) {
+        assert_eq!(sidecar.code(&nobody, path).await, 401, "{path}");
+    }
     for path in ["/-/healthy", "/-/ready"] {
         assert_ne!(sidecar.code(&nobody, path).await, 401, "probes are open");
     }
