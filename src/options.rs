@@ -2,8 +2,10 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod security;
 mod size;
 
+pub use security::{ExternalMetrics, Security, SecurityFlags};
 pub use size::{Generation, SizeFlags};
 
 use crate::config::Mode;
@@ -36,7 +38,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the sidecar (the default).
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
     /// Run the sidecar against a built-in emulated vLLM fleet, closed loop, with no other software.
     ///
     /// Ctrl-C or SIGTERM ends it early with the summary so far; the exit status is then 130.
@@ -78,6 +80,8 @@ pub struct ServeFlags {
     /// Which log lines: error, warn, info, debug, or a tracing filter [default: info].
     #[arg(long, value_name = "FILTER", env = "INFERNO_LOG")]
     log: Option<String>,
+    #[command(flatten)]
+    security: SecurityFlags,
 }
 
 /// Where configuration objects come from.
@@ -181,6 +185,7 @@ struct FileSettings {
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
+    security: SecurityFlags,
 }
 
 /// What the command line asks for.
@@ -215,6 +220,10 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines.
     pub log: String,
+    /// TLS and authentication.
+    pub security: Security,
+    /// The external metrics API, if it is served.
+    pub external_metrics: Option<ExternalMetrics>,
 }
 
 impl Cli {
@@ -248,6 +257,7 @@ impl ServeFlags {
             source == Source::Files,
             "--source cluster is not available in this version; mount the objects and use --source files"
         );
+        let (security, external_metrics) = self.security.settle(file.security)?;
         Ok(Settings {
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
@@ -257,6 +267,8 @@ impl ServeFlags {
             dialects: dialects.iter().map(|path| read(path, "dialect table")).collect::<Result<_, _>>()?,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+            security,
+            external_metrics,
         })
     }
 }
