@@ -73,8 +73,9 @@ fn check_folder(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let tables: Vec<&str> = settings.dialects.iter().map(String::as_str).collect();
     let dialects = Dialects::with_extra(&tables)?;
-    let (engine, _thread) = runner::spawn(Engine::new(Arc::new(dialects)), settings.clock)
-        .context("cannot start the engine's thread")?;
+    let (engine, _thread) =
+        runner::spawn_recorded(Engine::new(Arc::new(dialects)), settings.clock, settings.record)
+            .context("cannot start the engine's thread")?;
     let own = Arc::new(OwnMetrics::new()?);
     let listener = TcpListener::bind(settings.listen)
         .await

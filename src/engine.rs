@@ -128,6 +128,8 @@ pub struct Engine {
     unused: BTreeMap<Unused, u64>,
     unmatched_changed: bool,
     scalings: Vec<Scaling>,
+    /// Variants whose numbers that an autoscaler acts on have changed, or whose labels have.
+    moved: Vec<VariantKey>,
     problems: Arc<[Problem]>,
     configured: bool,
     catching_up: CatchingUp,
@@ -161,6 +163,7 @@ impl Engine {
             unused: BTreeMap::new(),
             unmatched_changed: false,
             scalings: Vec::new(),
+            moved: Vec::new(),
             problems: Arc::from([]),
             configured: false,
             catching_up: CatchingUp::NotBegun,
@@ -233,6 +236,7 @@ impl Engine {
             // A variant that was removed and came back within one publish is recomputed below.
             if !self.topology.variant_ids.contains_key(&key) {
                 next.get_or_insert_with(|| Board::clone(&self.board)).entries.remove(&key);
+                self.moved.push(key);
             }
         }
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -282,6 +286,12 @@ impl Engine {
     /// Scaling decisions since the last call, for the log.
     pub fn take_scalings(&mut self) -> Vec<Scaling> {
         std::mem::take(&mut self.scalings)
+    }
+
+    /// Variants whose published decision has changed since the last call, those that are gone among them; for
+    /// the record.
+    pub fn take_moved(&mut self) -> Vec<VariantKey> {
+        std::mem::take(&mut self.moved)
     }
 
     /// Figures of the engine itself.
@@ -435,10 +445,14 @@ impl Engine {
         unmatched
     }
 
-    fn set_entry(&self, next: &mut Option<Board>, entry: Entry) {
+    fn set_entry(&mut self, next: &mut Option<Board>, entry: Entry) {
         let entries = &next.as_ref().unwrap_or(&self.board).entries;
-        if entries.get(&entry.variant.key).is_some_and(|old| **old == entry) {
+        let old = entries.get(&entry.variant.key);
+        if old.is_some_and(|old| **old == entry) {
             return;
+        }
+        if old.is_none_or(|old| entry.moves(old)) {
+            self.moved.push(entry.variant.key.clone());
         }
         let board = next.get_or_insert_with(|| Board::clone(&self.board));
         board.entries.insert(entry.variant.key.clone(), Arc::new(entry));

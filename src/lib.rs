@@ -8,7 +8,8 @@
 //! `bytes --wire--> samples --series--> (variant, replica, signal) --window--> demand --analyze-->
 //! capacity --optimize--> plan --publish--> board --serve--> readers`
 //!
-//! * [`engine`] ties the pure modules together as one state machine; [`runner`] owns it on a thread.
+//! * [`engine`] ties the pure modules together as one state machine; [`runner`] owns it on a thread,
+//!   [`recorder`] keeps what it published.
 //! * [`config`] turns Kubernetes objects into a snapshot; [`mirror`] finds and watches the objects.
 //! * [`app`] is the composition root; [`options`] the command line; [`size`] and [`demo`] are commands.
 //! * [`emulate`] is a vLLM fleet on virtual time, for the demo and the tests.
@@ -37,6 +38,7 @@ pub mod mirror;
 pub mod optimize;
 pub mod options;
 pub mod publish;
+pub mod recorder;
 pub mod runner;
 pub mod series;
 pub mod serve;

@@ -5,6 +5,7 @@
 
 pub mod exposition;
 pub mod gauges;
+pub mod history;
 pub mod json;
 pub mod promql;
 pub mod select;
@@ -347,6 +348,13 @@ impl Entry {
     /// Whether a number for this variant can be given.
     pub fn decided(&self) -> bool {
         self.decision.is_some()
+    }
+
+    /// Whether this differs from `old` in what an autoscaler acts on.
+    pub fn moves(&self, old: &Entry) -> bool {
+        let counts = |entry: &Entry| entry.decision.as_ref().map(|plan| (plan.desired, plan.current));
+        counts(self) != counts(old)
+            || !Arc::ptr_eq(&self.variant, &old.variant) && self.variant != old.variant
     }
 
     /// Why there is no decision as of `now`, for an entry without one.

@@ -4,6 +4,7 @@
 use crate::engine::{Stats, WriteReport};
 use crate::publish::Board;
 use crate::publish::exposition::{Writer, write_label};
+use crate::publish::history::HistoryStats;
 use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
@@ -97,8 +98,8 @@ impl OwnMetrics {
         self.reloads.with_label_values(&[if problems == 0 { "clean" } else { "with_problems" }]).inc();
     }
 
-    /// Writes everything, sizes read from `board` and `stats`.
-    pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats) {
+    /// Writes everything, sizes read from `board`, `stats` and the record's.
+    pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats, record: HistoryStats) {
         for (name, help, value) in [
             ("inferno_sidecar_series", "Live series of known names.", stats.series),
             ("inferno_sidecar_series_limit", "Most live series.", crate::limits::SERIES_MAX),
@@ -106,6 +107,8 @@ impl OwnMetrics {
             ("inferno_sidecar_variants", "Variants configured.", stats.variants),
             ("inferno_sidecar_models", "Models configured.", stats.models),
             ("inferno_sidecar_config_problems", "Rejected pieces of configuration.", board.problems.len()),
+            ("inferno_sidecar_record_bytes", "Memory of what is recorded.", record.bytes),
+            ("inferno_sidecar_record_series", "Series that are recorded.", record.series),
         ] {
             writer.family(name, help, "gauge");
             writer.sample(name, "", value as f64);
@@ -128,6 +131,11 @@ impl OwnMetrics {
                 write_label(&mut labels, "reason", reason);
                 writer.sample(name, &labels, *count as f64);
             }
+        }
+        let name = "inferno_sidecar_record_start_seconds";
+        writer.family(name, "From when on the record is complete, seconds since the epoch.", "gauge");
+        if let Some(since) = record.since {
+            writer.sample(name, "", since.as_secs_f64());
         }
         let name = "inferno_sidecar_model_recomputations_total";
         writer.family(name, "Recomputations of one model's decisions.", "counter");

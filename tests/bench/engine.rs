@@ -12,7 +12,7 @@ mod table;
 
 use fleet::{Fleet, INTERVAL_MS, at, encode};
 use inferno_sidecar::publish::exposition::{Format, Writer, write_board};
-use inferno_sidecar::publish::promql::{Query, Value};
+use inferno_sidecar::publish::promql::{Moment, Query, Value};
 use inferno_sidecar::publish::select::View;
 use inferno_sidecar::wire::Version;
 use prost::Message;
@@ -112,13 +112,15 @@ fn rendering(fleet: &Fleet) {
     line(&format!("/metrics, {} variants", board.entries.len()), seconds * 1e3, "ms", "< 20", &note);
     let text = "inferno_desired_replicas{variant_name=\"variant-77\",exported_namespace=\"team-1\"}";
     let view = View { board: &board, now, aliases: false };
-    let Ok(Value::Vector(found)) = Query::parse(text).and_then(|query| query.evaluate(&view)) else {
+    let Ok(Value::Vector(found)) =
+        Query::parse(text).and_then(|query| query.evaluate(&view, Moment::at(now)))
+    else {
         panic!("the query gives a vector");
     };
     assert_eq!(found.len(), 1, "one variant");
     let seconds = median_s(200, || {
         let query = Query::parse(black_box(text)).expect("the query is sound");
-        black_box(query.evaluate(&view).expect("the board is ready"));
+        black_box(query.evaluate(&view, Moment::at(now)).expect("the board is ready"));
     });
     line("query for one variant, by name and exported_namespace", seconds * 1e6, "us", "< 200", "");
 }
