@@ -29,6 +29,7 @@
 
 pub mod analyze;
 pub mod app;
+pub mod client;
 pub mod config;
 pub mod demo;
 pub mod emulate;
@@ -43,6 +44,7 @@ pub mod runner;
 pub mod series;
 pub mod serve;
 pub mod size;
+pub mod tls;
 pub mod units;
 pub mod window;
 pub mod wire;

@@ -173,3 +173,8 @@ pub const SCALER_REPEAT_S: u64 = 15;
 /// Most requests under way on one HTTP/2 connection: two for each of 5,000 push triggers.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
 const _: () = assert!(STREAMS_PER_CONNECTION_MAX as usize <= SCALER_STREAMS_MAX);
+
+/// Largest certificate, key, token or password file that is read, bytes.
+pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
+/// Longest wait until a connection that the sidecar opens stands, TLS aside, seconds.
+pub const CONNECT_MAX_S: u64 = 10;
