@@ -70,6 +70,7 @@ fn write_point(out: &mut String, time: TimeMs, value: f64) {
     let _ = write!(out, "[{sign}{}", ms / 1000);
     if ms % 1000 > 0 {
         let _ = write!(out, ".{:03}", ms % 1000);
+        out.truncate(out.trim_end_matches('0').len());
     }
     out.push_str(",\"");
     write_value(out, value);
@@ -92,7 +93,7 @@ mod tests {
     fn timestamps_are_written_without_an_exponent() {
         assert_eq!(point(TimeMs(1_435_781_451_781), 3.0), r#"[1435781451.781,"3"]"#);
         assert_eq!(point(TimeMs(1_435_781_451_007), f64::NAN), r#"[1435781451.007,"NaN"]"#);
-        assert_eq!(point(TimeMs(-1_500), -0.5), r#"[-1.500,"-0.5"]"#);
+        assert_eq!(point(TimeMs(-1_500), -0.5), r#"[-1.5,"-0.5"]"#);
         assert_eq!(point(TimeMs(15_000), 1.0), r#"[15,"1"]"#);
     }
 }
