@@ -133,6 +133,8 @@ pub struct Engine {
     problems: Arc<[Problem]>,
     configured: bool,
     catching_up: CatchingUp,
+    /// Nothing is given out yet: the past is being replayed.
+    filling: bool,
     removed: Vec<VariantKey>,
     recomputations: u64,
     entries: u64,
@@ -167,6 +169,7 @@ impl Engine {
             problems: Arc::from([]),
             configured: false,
             catching_up: CatchingUp::NotBegun,
+            filling: false,
             removed: Vec::new(),
             recomputations: 0,
             entries: 0,
@@ -179,6 +182,18 @@ impl Engine {
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
         }
+    }
+
+    /// The engine with the past to be replayed first: it gives out no decision until [`Engine::filled`].
+    pub fn to_be_filled(mut self) -> Self {
+        self.filling = true;
+        Arc::make_mut(&mut self.board).filling = true;
+        self
+    }
+
+    /// All of the past has been written: the next publication gives out its decisions.
+    pub fn filled(&mut self) {
+        self.filling = false;
     }
 
     /// Notes how far the stream is behind the clock after a write. A clock that is the stream itself
@@ -265,13 +280,15 @@ impl Engine {
         let unmatched = self.unmatched_changed.then(|| self.count_unmatched());
         self.unmatched_changed = false;
         let unmatched = unmatched.filter(|unmatched| *unmatched != *current.unmatched);
-        let same_state = (current.configured, current.caught_up) == (self.configured, caught_up);
+        let same_state = (current.configured, current.caught_up, current.filling)
+            == (self.configured, caught_up, self.filling);
         if same_state && !problems && unmatched.is_none() && !first_sample {
             return;
         }
         let board = next.get_or_insert_with(|| Board::clone(&self.board));
         board.configured = self.configured;
         board.caught_up = caught_up;
+        board.filling = self.filling;
         board.problems = self.problems.clone();
         if let Some(unmatched) = unmatched {
             board.unmatched = Arc::new(unmatched);

@@ -29,6 +29,7 @@
 
 pub mod analyze;
 pub mod app;
+pub mod backfill;
 pub mod client;
 pub mod config;
 pub mod demo;

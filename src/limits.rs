@@ -178,3 +178,19 @@ const _: () = assert!(STREAMS_PER_CONNECTION_MAX as usize <= SCALER_STREAMS_MAX)
 pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
 /// Longest wait until a connection that the sidecar opens stands, TLS aside, seconds.
 pub const CONNECT_MAX_S: u64 = 10;
+
+/// Span of time that one request of the backfill asks for, ms.
+pub const BACKFILL_SLICE_MS: i64 = 60_000;
+/// The span is halved down to this when an answer is too large, ms.
+pub const BACKFILL_SLICE_MIN_MS: i64 = 2_000;
+/// Largest answer to a request of the backfill, bytes, as it is sent.
+pub const BACKFILL_ANSWER_MAX_BYTES: usize = 64 << 20;
+/// Largest answer to a request of the backfill, bytes, decompressed.
+pub const BACKFILL_DECODED_MAX_BYTES: usize = 256 << 20;
+/// Most samples that a backfill takes in.
+pub const BACKFILL_SAMPLES_MAX: u64 = 50_000_000;
+/// Samples of this span of time are taken in and decided upon together, ms.
+pub const BACKFILL_BATCH_MS: i64 = 1_000;
+/// Largest request in which a backfill hands samples to the engine, bytes.
+pub const BACKFILL_REQUEST_BYTES: usize = 4 << 20;
+const _: () = assert!(BACKFILL_REQUEST_BYTES < WRITE_DECODED_MAX_BYTES);

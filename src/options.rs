@@ -2,10 +2,13 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod backfill;
 mod size;
 
+pub use backfill::{BackfillFlags, BackfillSettings};
 pub use size::{Generation, SizeFlags};
 
+use crate::client::ClientSettings;
 use crate::config::Mode;
 use crate::config::resolve::go_duration_ms;
 use crate::limits::{HISTORY_STEP_MAX_MS, HISTORY_STEP_MIN_MS};
@@ -77,6 +80,8 @@ pub struct ServeFlags {
     /// Time between two samples of the record; decisions are recorded when they change [default: 15s].
     #[arg(long, value_name = "DURATION", env = "INFERNO_RECORD_STEP", value_parser = duration_ms)]
     record_step: Option<i64>,
+    #[command(flatten)]
+    backfill: BackfillFlags,
     /// File with a further dialect table (YAML); may be repeated.
     #[arg(long = "dialect", value_name = "FILE", env = "INFERNO_DIALECTS", value_delimiter = ',')]
     dialects: Vec<PathBuf>,
@@ -188,6 +193,10 @@ struct FileSettings {
     wva_aliases: Option<bool>,
     record: Option<String>,
     record_step: Option<String>,
+    prometheus_url: Option<String>,
+    prometheus_client: ClientSettings,
+    backfill: Option<String>,
+    backfill_wait: Option<String>,
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
@@ -221,6 +230,8 @@ pub struct Settings {
     pub wva_aliases: bool,
     /// What is recorded of the past.
     pub record: RecordSettings,
+    /// What fills the windows at the start.
+    pub backfill: Option<BackfillSettings>,
     /// Texts of further dialect tables.
     pub dialects: Vec<String>,
     /// Form of the log lines.
@@ -254,6 +265,7 @@ impl ServeFlags {
                 .map_err(|_| anyhow::anyhow!("setting clock: {text:?} is not one of wall, samples"))?,
             (None, None) => Clock::Wall,
         };
+        let backfill = self.backfill.settle(&file, clock)?;
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
         anyhow::ensure!(
@@ -271,6 +283,7 @@ impl ServeFlags {
         }
         Ok(Settings {
             record,
+            backfill,
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
             config_dir: self.config_dir.or(file.config_dir).unwrap_or_else(|| CONFIG_DIR.into()),

@@ -30,6 +30,8 @@ pub struct Board {
     pub configured: bool,
     /// The stream has reached the present since the start.
     pub caught_up: bool,
+    /// The past is being replayed from Prometheus; writes of the present wait.
+    pub filling: bool,
     /// Entries by variant.
     pub entries: OrdMap<VariantKey, Arc<Entry>>,
     /// Rejected pieces of configuration.
@@ -373,6 +375,9 @@ impl Board {
     pub fn not_ready(&self) -> Option<String> {
         if !self.configured {
             return Some("no configuration has been applied yet".into());
+        }
+        if self.filling {
+            return Some("the windows are being filled from Prometheus; try again".into());
         }
         if self.stream_time.is_none() && !self.entries.is_empty() {
             return Some("no remote-write sample has arrived yet; check Prometheus's remote_write".into());

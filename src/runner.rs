@@ -47,7 +47,8 @@ impl Clock {
     }
 }
 
-fn wall_now() -> TimeMs {
+/// The machine's clock.
+pub fn wall_now() -> TimeMs {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimeMs(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
@@ -56,6 +57,7 @@ fn wall_now() -> TimeMs {
 enum Event {
     Write { version: Version, message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
     Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
+    Filled,
 }
 
 /// Answer to a write: what became of it, and its buffer back for reuse.
@@ -113,6 +115,11 @@ impl Handle {
             .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, done })
             .map_err(|_| RunnerError::Ended)?;
         heard.recv().map_err(|_| RunnerError::Ended)
+    }
+
+    /// Tells that all of the past was written: decisions are given out from now on.
+    pub fn filled(&self) -> Result<(), RunnerError> {
+        self.events.send(Event::Filled).map_err(|_| RunnerError::Ended)
     }
 
     /// Current board.
@@ -221,6 +228,7 @@ impl Runner {
                 self.engine.apply_snapshot(&snapshot, problems);
                 self.applied.push(done);
             }
+            Event::Filled => self.engine.filled(),
         }
     }
 
@@ -253,7 +261,7 @@ impl Runner {
     fn note(&mut self, before: Arc<Board>) {
         let moved = self.engine.take_moved();
         let Some(now) = self.now() else { return };
-        if before.configured && now >= self.next_step {
+        if before.configured && !before.filling && now >= self.next_step {
             self.record.step(before, TimeMs(now.0 - now.0.rem_euclid(self.step_ms)));
         }
         // So too after a clock that was set back.

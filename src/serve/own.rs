@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the write duration's buckets, seconds.
@@ -24,6 +25,15 @@ pub struct OwnMetrics {
     queries: IntCounter,
     reloads: IntCounterVec,
     scaler: IntCounterVec,
+    backfill: Backfilled,
+}
+
+/// How far the backfill has come.
+#[derive(Default)]
+struct Backfilled {
+    samples: AtomicU64,
+    /// Share of the time to be filled that is filled, in thousandths.
+    permille: AtomicU64,
 }
 
 impl OwnMetrics {
@@ -59,6 +69,7 @@ impl OwnMetrics {
                 ),
                 &["method", "code"],
             )?,
+            backfill: Backfilled::default(),
         })
     }
 
@@ -81,6 +92,12 @@ impl OwnMetrics {
             self.samples.with_label_values(&[outcome]).inc_by(count);
         }
         self.rejected.inc_by(report.rejected);
+    }
+
+    /// The backfill has taken in `samples` in all, and `share` of its time, 0 to 1.
+    pub fn backfilled(&self, samples: u64, share: f64) {
+        self.backfill.samples.store(samples, Ordering::Relaxed);
+        self.backfill.permille.store((share * 1000.0) as u64, Ordering::Relaxed);
     }
 
     /// A query was asked.
@@ -132,6 +149,12 @@ impl OwnMetrics {
                 writer.sample(name, &labels, *count as f64);
             }
         }
+        let name = "inferno_sidecar_backfill_samples_total";
+        writer.family(name, "Samples read from Prometheus at the start.", "counter");
+        writer.sample(name, "", self.backfill.samples.load(Ordering::Relaxed) as f64);
+        let name = "inferno_sidecar_backfill_progress_ratio";
+        writer.family(name, "Share of the time to be filled from Prometheus that is filled.", "gauge");
+        writer.sample(name, "", self.backfill.permille.load(Ordering::Relaxed) as f64 / 1000.0);
         let name = "inferno_sidecar_record_start_seconds";
         writer.family(name, "From when on the record is complete, seconds since the epoch.", "gauge");
         if let Some(since) = record.since {

@@ -72,7 +72,8 @@ pub async fn prometheus_comes_back(world: &mut World) {
     let query = llama_query();
     let begun = Instant::now();
     world.prometheus =
-        Prometheus::start(world.data.path(), &world.cluster, world.sidecar.address, "100ms").await;
+        Prometheus::start(&world.release, world.data.path(), &world.cluster, world.sidecar.address, "100ms")
+            .await;
     wait_for("healthy input", SOON, async || {
         let healthy = world.sidecar.gauge("inferno_input_healthy", L40S).await;
         (healthy == Some(1.0)).then_some(())

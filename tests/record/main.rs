@@ -12,6 +12,9 @@ mod real;
 mod remote;
 #[path = "../support/stream.rs"]
 mod stream;
+#[path = "../support/tools.rs"]
+#[allow(dead_code, reason = "shared")]
+mod tools;
 
 use axum::body::Body;
 use axum::http::{Method, Request};

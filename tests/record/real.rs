@@ -2,14 +2,11 @@
 
 use crate::client;
 use crate::process::Process;
+use crate::tools;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// Set to any value to skip the tests that need the Prometheus binary.
-const SKIP: &str = "INFERNO_TEST_SKIP_PROMETHEUS";
 
 /// A running Prometheus with an empty database.
 pub struct Prometheus {
@@ -18,23 +15,10 @@ pub struct Prometheus {
     _folder: TempDir,
 }
 
-/// The Prometheus 3 of `tests/tools`, or nothing if skipping was asked for and there is none.
-fn program() -> Option<std::path::PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/build");
-    let built = Command::new(script).arg("prometheus").output().expect("the script can be run");
-    if !built.status.success() && std::env::var_os(SKIP).is_some() {
-        eprintln!("skipped: Prometheus 3 cannot be built and {SKIP} is set");
-        return None;
-    }
-    let said = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "Prometheus 3 cannot be built; {SKIP}=1 skips this test: {said}");
-    Some(Path::new(String::from_utf8_lossy(&built.stdout).trim()).join("prometheus"))
-}
-
 impl Prometheus {
     /// Starts it with the given settings and flags, and waits until it is ready.
     pub async fn start(settings: &str, flags: &[&str]) -> Option<Self> {
-        let program = program()?;
+        let program = tools::prometheus()?;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let file = folder.path().join("prometheus.yml");
         std::fs::write(&file, settings).expect("the folder is ours");
