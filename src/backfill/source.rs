@@ -100,12 +100,14 @@ impl<'a> Source<'a> {
             .header("x-prometheus-remote-read-version", "0.1.0");
         let answer = self.ask("/api/v1/read", request, body).await?;
         match answer.status() {
-            StatusCode::NOT_FOUND
+            // Prometheus's answer to more samples than it reads at once.
+            StatusCode::BAD_REQUEST if text(&answer).contains("limit") => return Err(SourceError::TooLarge),
+            // Servers without remote read; VictoriaMetrics calls the path a bad request.
+            StatusCode::BAD_REQUEST
+            | StatusCode::NOT_FOUND
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
             | StatusCode::NOT_IMPLEMENTED => return Ok(None),
-            // Prometheus's answer to more samples than it reads at once.
-            StatusCode::BAD_REQUEST if text(&answer).contains("limit") => return Err(SourceError::TooLarge),
             _ => check(&answer)?,
         }
         let is_protobuf = answer

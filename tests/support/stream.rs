@@ -36,7 +36,7 @@ pub fn scrape(step: usize, time: i64) -> Vec<TimeSeries> {
         for pod in 0..count {
             let wave = ((step * (index + 2) + pod * 7) as f64 / 9.0).sin();
             let served = (step % 90) as f64 * (3.0 + index as f64);
-            let name = format!("{variant}-7d9c5b8f6d-bbbb{pod}");
+            let name = format!("{variant}-7d9c5b8f6d-bbbb{}", ["b", "c"][pod]);
             for (metric, value) in [
                 ("vllm:kv_cache_usage_perc", 0.45 + 0.44 * wave),
                 ("vllm:num_requests_waiting", (4.0 + 5.0 * wave).floor().max(0.0)),
