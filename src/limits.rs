@@ -125,7 +125,7 @@ pub const QUERY_RECORDED_MAX: usize = 2_000_000;
 /// Most samples that a range query may take over all its points in time: some seconds of work.
 pub const QUERY_WORK_MAX: usize = 20_000_000;
 /// Most values in the answer to a range query, some 30 bytes each.
-pub const QUERY_ANSWER_MAX: usize = 1_000_000;
+pub const QUERY_ANSWER_MAX: usize = 500_000;
 const _: () = assert!(QUERY_SAMPLES_MAX <= QUERY_RECORDED_MAX && QUERY_RECORDED_MAX <= QUERY_WORK_MAX);
 /// Most queries over the record, and remote reads, that are worked on at once; further ones wait.
 pub const QUERY_CONCURRENCY_MAX: usize = 4;

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "shared")]
 mod client;
 mod differential;
+mod past;
 #[path = "../prometheus/process.rs"]
 #[allow(dead_code, reason = "shared")]
 mod process;
