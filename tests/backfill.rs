@@ -70,8 +70,11 @@ async fn write(address: SocketAddr, timeseries: Vec<TimeSeries>) -> Answer {
         .expect("an answer")
 }
 
-/// Desired and current replicas and the load of every variant.
-fn numbers(board: &Board) -> Vec<(String, Option<(u32, u32)>, Load)> {
+/// Name, desired and current replicas, and load of a variant.
+type Numbers = (String, Option<(u32, u32)>, Load);
+
+/// The numbers of every variant.
+fn numbers(board: &Board) -> Vec<Numbers> {
     let entries = board.entries.values().map(|entry| {
         let counts = entry.decision.as_ref().map(|plan| (plan.desired, plan.current));
         (entry.variant.key.to_string(), counts, entry.load.clone())
@@ -80,7 +83,7 @@ fn numbers(board: &Board) -> Vec<(String, Option<(u32, u32)>, Load)> {
 }
 
 /// The numbers of an engine that has heard the whole stream.
-fn heard(stored: &[(i64, Vec<TimeSeries>)]) -> Vec<(String, Option<(u32, u32)>, Load)> {
+fn heard(stored: &[(i64, Vec<TimeSeries>)]) -> Vec<Numbers> {
     let mut engine = Engine::new(Arc::new(Dialects::built_in()));
     let resolved = resolve(&documents("demo.yaml", CONFIG_YAML), &Resolved::default());
     engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
