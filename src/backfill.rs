@@ -85,6 +85,7 @@ impl Backfill {
         let start = wall_now() - self.span_ms;
         let mut slice_ms = BACKFILL_SLICE_MS;
         let mut from = start;
+        let mut is_waited_for = false;
         while !done.is_whole {
             let now = wall_now();
             let to = (from + slice_ms - 1).min(now);
@@ -101,7 +102,9 @@ impl Backfill {
                     continue;
                 }
                 Err(SourceError::Unreachable(why)) => {
-                    tracing::debug!(%why, "Prometheus does not answer; trying again");
+                    if !std::mem::replace(&mut is_waited_for, true) {
+                        tracing::warn!(%why, "cannot fill the windows yet; trying again for {:?}", self.wait);
+                    }
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }

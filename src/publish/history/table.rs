@@ -6,7 +6,7 @@ use crate::publish::promql::{Labels, QueryError, Sample, SelectorId, Series, Sou
 use crate::publish::select::{Selector, View};
 use crate::units::TimeMs;
 use crate::wire::is_stale_marker;
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use promql_parser::parser::VectorSelector;
 
 /// Recorded samples of one series that a selector selects.
@@ -99,8 +99,9 @@ impl<'s> Table<'s> {
         if !self.is_strict || self.present.now.since(at) > LOOKBACK_MS {
             return Ok(());
         }
+        let found: AHashSet<&Labels<'s>> = found.iter().map(|sample| &sample.labels).collect();
         self.present.vital(&Selector::new(selector)?, |labels, entry| {
-            if found.iter().any(|sample| sample.labels == labels) {
+            if found.contains(&labels) {
                 return Ok(());
             }
             let (key, at) = (&entry.variant.key, seconds(at));
