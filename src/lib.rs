@@ -11,6 +11,7 @@
 //! * [`engine`] ties the pure modules together as one state machine; [`runner`] owns it on a thread,
 //!   [`recorder`] keeps what it published.
 //! * [`config`] turns Kubernetes objects into a snapshot; [`mirror`] finds and watches the objects.
+//! * [`backfill`] fills the windows at the start; [`client`] and [`tls`] are its connections.
 //! * [`app`] is the composition root; [`options`] the command line; [`size`] and [`demo`] are commands.
 //! * [`emulate`] is a vLLM fleet on virtual time, for the demo and the tests.
 //!
@@ -23,6 +24,9 @@
 //! * The analyzers agree with the reference controller, or deviate for a stated reason (`tests/golden`).
 //! * A write is answered 2xx only after its decisions can be read; readers get an error, never an empty
 //!   vector, while there is no decision (`tests/http`, `tests/prometheus`).
+//! * A query of the past has the answer that Prometheus gives for the same samples (`tests/record`).
+//! * Filled from Prometheus after a restart, the engine decides like one that heard the stream
+//!   (`tests/backfill.rs`, `tests/prometheus/restart.rs`).
 
 // The links lead readers of the source.
 #![allow(rustdoc::private_intra_doc_links)]

@@ -62,3 +62,53 @@ impl BackfillFlags {
         Ok(Some(BackfillSettings { url, client: file.prometheus_client.clone(), span_ms, wait }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Job, Settings};
+    use clap::Parser;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        let arguments = std::iter::once("inferno-sidecar").chain(arguments.iter().copied());
+        let cli = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        match cli.into_job().map_err(|error| error.to_string())? {
+            Job::Serve(settings) => Ok(*settings),
+            other => Err(format!("expected serve, got {other:?}")),
+        }
+    }
+
+    #[test]
+    fn the_past_is_asked_for_where_an_address_is_given() {
+        assert!(settings(&[]).unwrap().backfill.is_none());
+        let asked = settings(&["--prometheus-url", "http://p:9090"]).unwrap().backfill.unwrap();
+        assert_eq!((asked.span_ms, asked.wait.as_secs()), (900_000, 30));
+        let off = settings(&["--prometheus-url", "http://p:9090", "--backfill", "0"]).unwrap();
+        assert!(off.backfill.is_none());
+        for (arguments, said) in [
+            (vec!["--backfill", "5m"], "needs --prometheus-url"),
+            (vec!["--prometheus-url", "p:9090"], "must begin with http"),
+            (vec!["--record-step", "1ms"], "from 1s to 2m"),
+            (vec!["--record", "soon"], "duration"),
+        ] {
+            let error = settings(&arguments).unwrap_err();
+            assert!(error.contains(said), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_settings_file_says_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.yaml");
+        let text = "prometheus_url: https://p:9090\nbackfill: 5m\nbackfill_wait: 10s\nrecord: 2h\n\
+                    record_step: 30s\nprometheus_client: {server_name: prometheus}\n";
+        std::fs::write(&path, text).unwrap();
+        let read = settings(&["--config", path.to_str().unwrap()]).unwrap();
+        let asked = read.backfill.unwrap();
+        assert_eq!((asked.span_ms, asked.wait.as_secs()), (300_000, 10));
+        assert_eq!(asked.client.server_name.as_deref(), Some("prometheus"));
+        assert_eq!((read.record.retention.ms, read.record.step_ms), (7_200_000, 30_000));
+        std::fs::write(&path, "backfill: soon\nprometheus_url: http://p\n").unwrap();
+        let error = settings(&["--config", path.to_str().unwrap()]).unwrap_err();
+        assert!(error.contains("setting backfill"), "{error}");
+    }
+}
