@@ -2,12 +2,14 @@
 
 mod security;
 
+use crate::backfill::Backfill;
+use crate::client::Client;
 use crate::config::check;
 use crate::config::resolve::{Resolved, resolve};
 use crate::demo;
 use crate::engine::Engine;
 use crate::mirror::files;
-use crate::options::{CheckFlags, Job, LogFormat, Settings};
+use crate::options::{BackfillSettings, CheckFlags, Job, LogFormat, Settings};
 use crate::runner::{self, Handle};
 use crate::series::dialect::Dialects;
 use crate::serve::rotation::Rotation;
@@ -78,7 +80,10 @@ fn check_folder(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let tables: Vec<&str> = settings.dialects.iter().map(String::as_str).collect();
     let dialects = Dialects::with_extra(&tables)?;
-    let (engine, _thread) = runner::spawn(Engine::new(Arc::new(dialects)), settings.clock)
+    let backfill = settings.backfill.as_ref().map(|settings| backfill(settings, &dialects)).transpose()?;
+    let engine = Engine::new(Arc::new(dialects));
+    let engine = if backfill.is_some() { engine.to_be_filled() } else { engine };
+    let (engine, _thread) = runner::spawn_recorded(engine, settings.clock, settings.record)
         .context("cannot start the engine's thread")?;
     let own = Arc::new(OwnMetrics::new()?);
     let listener = TcpListener::bind(settings.listen)
@@ -106,6 +111,9 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "listening; point Prometheus's remote_write at {scheme}://{address}/api/v1/write",
     );
+    if let Some(backfill) = backfill {
+        tokio::spawn(backfill.run(engine.clone(), own.clone()));
+    }
     let context = Context::new(engine, settings.wva_aliases, own, reload);
     let context = Context { access: Arc::new(guards.access), ..context };
     let (open, closing) = watch::channel(());
@@ -127,6 +135,17 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn backfill(settings: &BackfillSettings, dialects: &Dialects) -> anyhow::Result<Backfill> {
+    let client = Client::new(settings.client.clone()).context("prometheus_client in the settings file")?;
+    Ok(Backfill {
+        url: settings.url.clone(),
+        client,
+        metrics: dialects.rows().iter().map(|row| row.metric.clone()).collect(),
+        span_ms: settings.span_ms,
+        wait: settings.wait,
+    })
 }
 
 /// Completes on the first SIGTERM or SIGINT; a second one ends the process at once.

@@ -132,9 +132,13 @@ pub struct Engine {
     /// By namespace: models of pods that belong to no variant; not known after `unmatched_changed`.
     models_unmatched: Option<AHashMap<Arc<str>, BTreeSet<Arc<str>>>>,
     scalings: Vec<Scaling>,
+    /// Variants whose numbers that an autoscaler acts on have changed, or whose labels have.
+    moved: Vec<VariantKey>,
     problems: Arc<[Problem]>,
     configured: bool,
     catching_up: CatchingUp,
+    /// Nothing is given out yet: the past is being replayed.
+    filling: bool,
     removed: Vec<VariantKey>,
     recomputations: u64,
     entries: u64,
@@ -166,9 +170,11 @@ impl Engine {
             unmatched_changed: false,
             models_unmatched: None,
             scalings: Vec::new(),
+            moved: Vec::new(),
             problems: Arc::from([]),
             configured: false,
             catching_up: CatchingUp::NotBegun,
+            filling: false,
             removed: Vec::new(),
             recomputations: 0,
             entries: 0,
@@ -181,6 +187,18 @@ impl Engine {
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
         }
+    }
+
+    /// The engine with the past to be replayed first: it gives out no decision until [`Engine::filled`].
+    pub fn to_be_filled(mut self) -> Self {
+        self.filling = true;
+        Arc::make_mut(&mut self.board).filling = true;
+        self
+    }
+
+    /// All of the past has been written: the next publication gives out its decisions.
+    pub fn filled(&mut self) {
+        self.filling = false;
     }
 
     /// Notes how far the stream is behind the clock after a write. A clock that is the stream itself
@@ -241,6 +259,7 @@ impl Engine {
             // A variant that was removed and came back within one publish is recomputed below.
             if !self.topology.variant_ids.contains_key(&key) {
                 next.get_or_insert_with(|| Board::clone(&self.board)).entries.remove(&key);
+                self.moved.push(key);
             }
         }
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -269,13 +288,15 @@ impl Engine {
         let unmatched = self.unmatched_changed.then(|| self.count_unmatched());
         self.unmatched_changed = false;
         let unmatched = unmatched.filter(|unmatched| *unmatched != *current.unmatched);
-        let same_state = (current.configured, current.caught_up) == (self.configured, caught_up);
+        let same_state = (current.configured, current.caught_up, current.filling)
+            == (self.configured, caught_up, self.filling);
         if same_state && !problems && unmatched.is_none() && !first_sample {
             return;
         }
         let board = next.get_or_insert_with(|| Board::clone(&self.board));
         board.configured = self.configured;
         board.caught_up = caught_up;
+        board.filling = self.filling;
         board.problems = self.problems.clone();
         if let Some(unmatched) = unmatched {
             board.unmatched = Arc::new(unmatched);
@@ -290,6 +311,12 @@ impl Engine {
     /// Scaling decisions since the last call, for the log.
     pub fn take_scalings(&mut self) -> Vec<Scaling> {
         std::mem::take(&mut self.scalings)
+    }
+
+    /// Variants whose published decision has changed since the last call, those that are gone among them; for
+    /// the record.
+    pub fn take_moved(&mut self) -> Vec<VariantKey> {
+        std::mem::take(&mut self.moved)
     }
 
     /// Figures of the engine itself.
@@ -445,10 +472,14 @@ impl Engine {
         unmatched
     }
 
-    fn set_entry(&self, next: &mut Option<Board>, entry: Entry) {
+    fn set_entry(&mut self, next: &mut Option<Board>, entry: Entry) {
         let entries = &next.as_ref().unwrap_or(&self.board).entries;
-        if entries.get(&entry.variant.key).is_some_and(|old| **old == entry) {
+        let old = entries.get(&entry.variant.key);
+        if old.is_some_and(|old| **old == entry) {
             return;
+        }
+        if old.is_none_or(|old| entry.moves(old)) {
+            self.moved.push(entry.variant.key.clone());
         }
         let board = next.get_or_insert_with(|| Board::clone(&self.board));
         board.entries.insert(entry.variant.key.clone(), Arc::new(entry));

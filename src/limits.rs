@@ -135,15 +135,49 @@ pub const QUERY_MAX_BYTES: usize = 64 << 10;
 pub const FORM_BODY_MAX_S: u64 = 10;
 /// Most operators and brackets of a query, which bounds the recursion over it.
 pub const QUERY_LEVELS_MAX: usize = 100;
-/// Most samples that one query may take from the board, or that one range may answer: its memory bound.
+/// Most samples that a query may take at one point in time: its memory bound.
 pub const QUERY_SAMPLES_MAX: usize = 200_000;
+/// Most recorded samples that a query may read, 16 bytes each.
+pub const QUERY_RECORDED_MAX: usize = 2_000_000;
+/// Most samples that a range query may take over all its points in time: some seconds of work.
+pub const QUERY_WORK_MAX: usize = 20_000_000;
+/// Most values in the answer to a range query, some 30 bytes each.
+pub const QUERY_ANSWER_MAX: usize = 500_000;
+const _: () = assert!(QUERY_SAMPLES_MAX <= QUERY_RECORDED_MAX && QUERY_RECORDED_MAX <= QUERY_WORK_MAX);
+/// Most queries over the record, and remote reads, that are worked on at once; further ones wait.
+pub const QUERY_CONCURRENCY_MAX: usize = 4;
+/// Longest wait for one of these places, seconds.
+pub const QUERY_WAIT_MAX_S: u64 = 10;
 /// Most points in time of a range, as in Prometheus.
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Time for open requests to finish after a termination signal, seconds.
 pub const SHUTDOWN_GRACE_S: u64 = 10;
-/// Query times within this of now mean "now", ms: Prometheus's lookback, and the truncation of KEDA's
-/// clients. Older ones ask for a past that is not recorded.
-pub const QUERY_NOW_MS: i64 = 300_000;
+/// Query times within this of now, and those after it, mean "now", ms: KEDA truncates its time to the second,
+/// and clocks differ a little. Older ones ask for what is recorded.
+pub const QUERY_NOW_MS: i64 = 5_000;
+/// How far a query looks back for the last sample of a series, ms, as in Prometheus.
+pub const LOOKBACK_MS: i64 = 300_000;
+const _: () = assert!(QUERY_NOW_MS < LOOKBACK_MS);
+
+/// Samples of one chunk of the record: a quarter of an hour at the default step.
+pub const HISTORY_CHUNK_SAMPLES: u16 = 60;
+/// Most memory of the record, bytes: an hour of 10,000 variants whose every number changes at every step.
+pub const HISTORY_MAX_BYTES: usize = 256 << 20;
+/// Shortest time between two steps of the record, ms.
+pub const HISTORY_STEP_MIN_MS: i64 = 1_000;
+/// Longest time between two steps, ms: two of them lie within a lookback.
+pub const HISTORY_STEP_MAX_MS: i64 = 120_000;
+const _: () = assert!(2 * HISTORY_STEP_MAX_MS < LOOKBACK_MS);
+/// A clock that was set back further than this ends the record, ms.
+pub const HISTORY_CLOCK_BACK_MS: i64 = 60_000;
+/// Most boards and questions that wait for the record's thread.
+pub const HISTORY_QUEUE_MAX: usize = 1024;
+/// Most recorded samples in one answer to a remote read.
+pub const READ_SAMPLES_MAX: usize = 2_000_000;
+/// Largest request of a remote read, bytes.
+pub const READ_REQUEST_MAX_BYTES: usize = 1 << 20;
+/// Most queries in one remote read.
+pub const READ_QUERIES_MAX: usize = 100;
 
 /// Largest message of an external scaler's client, bytes: the metadata of one trigger.
 pub const SCALER_REQUEST_MAX_BYTES: usize = 64 << 10;
@@ -184,3 +218,18 @@ pub const REVIEWS_REMEMBERED_MAX: usize = 4096;
 pub const REVIEWS_UNDER_WAY_MAX: usize = 64;
 /// Longest wait for the cluster's word, seconds.
 pub const REVIEW_MAX_S: u64 = 10;
+/// Span of time that one request of the backfill asks for, ms.
+pub const BACKFILL_SLICE_MS: i64 = 60_000;
+/// The span is halved down to this when an answer is too large, ms.
+pub const BACKFILL_SLICE_MIN_MS: i64 = 2_000;
+/// Largest answer to a request of the backfill, bytes, as it is sent.
+pub const BACKFILL_ANSWER_MAX_BYTES: usize = 64 << 20;
+/// Largest answer to a request of the backfill, bytes, decompressed.
+pub const BACKFILL_DECODED_MAX_BYTES: usize = 256 << 20;
+/// Most samples that a backfill takes in.
+pub const BACKFILL_SAMPLES_MAX: u64 = 50_000_000;
+/// Samples of this span of time are taken in and decided upon together, ms.
+pub const BACKFILL_BATCH_MS: i64 = 1_000;
+/// Largest request in which a backfill hands samples to the engine, bytes.
+pub const BACKFILL_REQUEST_BYTES: usize = 4 << 20;
+const _: () = assert!(BACKFILL_REQUEST_BYTES < WRITE_DECODED_MAX_BYTES);

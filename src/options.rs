@@ -2,14 +2,19 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod backfill;
 mod security;
 mod size;
 
+pub use backfill::{BackfillFlags, BackfillSettings};
 pub use security::{ExternalMetrics, Security, SecurityFlags};
 pub use size::{Generation, SizeFlags};
 
+use crate::client::ClientSettings;
 use crate::config::Mode;
 use crate::config::resolve::go_duration_ms;
+use crate::limits::{HISTORY_STEP_MAX_MS, HISTORY_STEP_MIN_MS};
+use crate::recorder::RecordSettings;
 use crate::runner::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -71,6 +76,14 @@ pub struct ServeFlags {
     /// Whether to publish the wva_* names beside the inferno_* ones [default: true].
     #[arg(long, value_name = "BOOL", env = "INFERNO_WVA_ALIASES")]
     wva_aliases: Option<bool>,
+    /// How long what is published is recorded, for queries of the past; 0 for not at all [default: 1h].
+    #[arg(long, value_name = "DURATION", env = "INFERNO_RECORD", value_parser = duration_ms)]
+    record: Option<i64>,
+    /// Time between two samples of the record; decisions are recorded when they change [default: 15s].
+    #[arg(long, value_name = "DURATION", env = "INFERNO_RECORD_STEP", value_parser = duration_ms)]
+    record_step: Option<i64>,
+    #[command(flatten)]
+    backfill: BackfillFlags,
     /// File with a further dialect table (YAML); may be repeated.
     #[arg(long = "dialect", value_name = "FILE", env = "INFERNO_DIALECTS", value_delimiter = ',')]
     dialects: Vec<PathBuf>,
@@ -182,6 +195,12 @@ struct FileSettings {
     config_dir: Option<PathBuf>,
     clock: Option<String>,
     wva_aliases: Option<bool>,
+    record: Option<String>,
+    record_step: Option<String>,
+    prometheus_url: Option<String>,
+    prometheus_client: ClientSettings,
+    backfill: Option<String>,
+    backfill_wait: Option<String>,
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
@@ -214,6 +233,10 @@ pub struct Settings {
     pub clock: Clock,
     /// Publish the `wva_*` names too.
     pub wva_aliases: bool,
+    /// What is recorded of the past.
+    pub record: RecordSettings,
+    /// What fills the windows at the start.
+    pub backfill: Option<BackfillSettings>,
     /// Texts of further dialect tables.
     pub dialects: Vec<String>,
     /// Form of the log lines.
@@ -251,6 +274,7 @@ impl ServeFlags {
                 .map_err(|_| anyhow::anyhow!("setting clock: {text:?} is not one of wall, samples"))?,
             (None, None) => Clock::Wall,
         };
+        let backfill = self.backfill.settle(&file, clock)?;
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
         anyhow::ensure!(
@@ -258,7 +282,18 @@ impl ServeFlags {
             "--source cluster is not available in this version; mount the objects and use --source files"
         );
         let (security, external_metrics) = self.security.settle(file.security)?;
+        let mut record = RecordSettings::default();
+        if let Some(ms) = duration(self.record, file.record.as_deref(), "record")? {
+            record.retention.ms = ms;
+        }
+        if let Some(ms) = duration(self.record_step, file.record_step.as_deref(), "record_step")? {
+            let allowed = HISTORY_STEP_MIN_MS..=HISTORY_STEP_MAX_MS;
+            anyhow::ensure!(allowed.contains(&ms), "--record-step must be from 1s to 2m");
+            record.step_ms = ms;
+        }
         Ok(Settings {
+            record,
+            backfill,
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
             config_dir: self.config_dir.or(file.config_dir).unwrap_or_else(|| CONFIG_DIR.into()),
@@ -270,6 +305,15 @@ impl ServeFlags {
             security,
             external_metrics,
         })
+    }
+}
+
+/// A duration given by flag, else by the settings file, in milliseconds.
+fn duration(flag: Option<i64>, file: Option<&str>, key: &str) -> anyhow::Result<Option<i64>> {
+    let from_file = || file.map(duration_ms).transpose();
+    match flag {
+        Some(ms) => Ok(Some(ms)),
+        None => from_file().map_err(|why| anyhow::anyhow!("setting {key}: {why}")),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::{Problem, Snapshot};
 use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
 use crate::publish::Board;
+use crate::recorder::{RecordSettings, Recorder};
 use crate::units::TimeMs;
 use crate::wire::{Version, WireError};
 use arc_swap::ArcSwap;
@@ -46,7 +47,8 @@ impl Clock {
     }
 }
 
-fn wall_now() -> TimeMs {
+/// The machine's clock.
+pub fn wall_now() -> TimeMs {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimeMs(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
@@ -55,6 +57,7 @@ fn wall_now() -> TimeMs {
 enum Event {
     Write { version: Version, message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
     Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
+    Filled,
 }
 
 /// Answer to a write: what became of it, and its buffer back for reuse.
@@ -83,6 +86,7 @@ pub struct Handle {
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Receiver<u64>,
+    record: Recorder,
     /// The clock in force.
     pub clock: Clock,
 }
@@ -113,6 +117,11 @@ impl Handle {
         heard.recv().map_err(|_| RunnerError::Ended)
     }
 
+    /// Tells that all of the past was written: decisions are given out from now on.
+    pub fn filled(&self) -> Result<(), RunnerError> {
+        self.events.send(Event::Filled).map_err(|_| RunnerError::Ended)
+    }
+
     /// Current board.
     pub fn board(&self) -> Arc<Board> {
         self.board.load_full()
@@ -123,25 +132,50 @@ impl Handle {
         self.stats.load_full()
     }
 
+    /// What was published in the past.
+    pub fn record(&self) -> &Recorder {
+        &self.record
+    }
+
     /// Hears of every new board by its version.
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.versions.clone()
     }
 }
 
-/// Starts the engine's thread. It ends when the last handle is dropped.
+/// Starts the engine's thread, and its record with default settings. It ends when the last handle is dropped.
 pub fn spawn(engine: Engine, clock: Clock) -> std::io::Result<(Handle, JoinHandle<()>)> {
+    spawn_recorded(engine, clock, RecordSettings::default())
+}
+
+/// As [`spawn`], with settings for the record.
+pub fn spawn_recorded(
+    engine: Engine,
+    clock: Clock,
+    settings: RecordSettings,
+) -> std::io::Result<(Handle, JoinHandle<()>)> {
+    let record = Recorder::spawn(settings.retention)?;
     let (events, inbox) = sync_channel(WRITE_QUEUE_MAX);
     let board = Arc::new(ArcSwap::from(engine.board().clone()));
     let stats = Arc::new(ArcSwap::from_pointee(Stats::default()));
     let (version_sender, versions) = watch::channel(0);
-    let handle = Handle { events, board: board.clone(), stats: stats.clone(), versions, clock };
+    let handle = Handle {
+        events,
+        board: board.clone(),
+        stats: stats.clone(),
+        versions,
+        record: record.clone(),
+        clock,
+    };
     let mut runner = Runner {
         engine,
         clock,
         board,
         stats,
         versions: version_sender,
+        record,
+        step_ms: settings.step_ms,
+        next_step: TimeMs::MIN,
         answers: Vec::new(),
         applied: Vec::new(),
     };
@@ -155,6 +189,11 @@ struct Runner {
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Sender<u64>,
+    record: Recorder,
+    /// Time between two steps of the record, ms.
+    step_ms: i64,
+    /// When its next step is due.
+    next_step: TimeMs,
     /// Writes taken in but not answered yet.
     answers: Vec<(oneshot::Sender<WriteDone>, WriteDone)>,
     /// Configurations taken in but not confirmed yet.
@@ -189,11 +228,15 @@ impl Runner {
                 self.engine.apply_snapshot(&snapshot, problems);
                 self.applied.push(done);
             }
+            Event::Filled => self.engine.filled(),
         }
     }
 
     fn publish(&mut self) {
-        if let Some(board) = self.engine.publish() {
+        let before = self.engine.board().clone();
+        let published = self.engine.publish();
+        self.note(before);
+        if let Some(board) = published {
             let version = board.version;
             self.board.store(board);
             self.versions.send_replace(version);
@@ -208,6 +251,33 @@ impl Runner {
         }
         for scaling in self.engine.take_scalings() {
             log_scaling(&scaling);
+        }
+    }
+}
+
+impl Runner {
+    /// Hands the record what is due: until now the board was `before`, so a step that lies behind us is made
+    /// of that one.
+    fn note(&mut self, before: Arc<Board>) {
+        let moved = self.engine.take_moved();
+        let Some(now) = self.now() else { return };
+        if before.configured && !before.filling && now >= self.next_step {
+            self.record.step(before, TimeMs(now.0 - now.0.rem_euclid(self.step_ms)));
+        }
+        // So too after a clock that was set back.
+        if now >= self.next_step || self.next_step.since(now) > self.step_ms {
+            self.next_step = TimeMs(now.0 - now.0.rem_euclid(self.step_ms)) + self.step_ms;
+        }
+        if !moved.is_empty() {
+            self.record.moved(self.engine.board().clone(), moved, now);
+        }
+    }
+
+    /// The time of what is published now; `None` before the first sample where samples are the clock.
+    fn now(&self) -> Option<TimeMs> {
+        match self.clock {
+            Clock::Wall => Some(wall_now()),
+            Clock::Samples => self.engine.stream_time(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod form;
 mod keda;
 mod own;
 mod query;
+mod read;
 pub mod rotation;
 mod series;
 pub mod tls;
@@ -43,6 +44,8 @@ pub struct Context {
     pub own: Arc<OwnMetrics>,
     /// Bytes of write requests that may still be taken in.
     pub write_bytes: Arc<Semaphore>,
+    /// Places for queries over the record.
+    pub queries: Arc<Semaphore>,
     /// Longest time a sender may take over one request body.
     pub write_body_max: Duration,
     /// Who may use what.
@@ -62,7 +65,8 @@ impl Context {
         let write_bytes = Arc::new(Semaphore::new(crate::limits::WRITE_INFLIGHT_MAX_BYTES));
         let write_body_max = Duration::from_secs(crate::limits::WRITE_BODY_MAX_S);
         let access = Arc::default();
-        Context { engine, wva_aliases, own, write_bytes, write_body_max, access, reload }
+        let queries = Arc::new(Semaphore::new(crate::limits::QUERY_CONCURRENCY_MAX));
+        Context { engine, wva_aliases, own, write_bytes, queries, write_body_max, access, reload }
     }
 }
 
@@ -74,6 +78,7 @@ pub fn router(context: Context) -> Router {
     let write = Router::new().route("/api/v1/write", post(write::write));
     let read = Router::new()
         .route("/", get(admin::index))
+        .route("/api/v1/read", post(read::read))
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
         .route("/api/v1/series", get(series::series).post(series::series))
@@ -103,7 +108,12 @@ pub fn api_error(status: StatusCode, kind: &str, message: &str) -> Response {
 
 /// A JSON answer.
 pub fn json_response(status: StatusCode, value: &serde_json::Value) -> Response {
-    let mut response = (status, Body::from(value.to_string())).into_response();
+    json_text(status, value.to_string())
+}
+
+/// An answer that is JSON already.
+pub fn json_text(status: StatusCode, text: String) -> Response {
+    let mut response = (status, Body::from(text)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(crate::limits::RETRY_AFTER_S));

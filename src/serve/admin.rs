@@ -68,6 +68,6 @@ pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Resp
     let now = context.engine.clock.reader_now(&board);
     let mut writer = Writer::new(format);
     write_board(&mut writer, &board, now, context.wva_aliases);
-    context.own.write(&mut writer, &board, &context.engine.stats());
+    context.own.write(&mut writer, &board, &context.engine.stats(), context.engine.record().stats());
     ([(header::CONTENT_TYPE, format.content_type())], writer.finish()).into_response()
 }

@@ -4,10 +4,12 @@
 use crate::engine::{Stats, WriteReport};
 use crate::publish::Board;
 use crate::publish::exposition::{Writer, write_label};
+use crate::publish::history::HistoryStats;
 use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the write duration's buckets, seconds.
@@ -26,6 +28,15 @@ pub struct OwnMetrics {
     denied: IntCounterVec,
     external: IntCounterVec,
     certificates: IntGaugeVec,
+    backfill: Backfilled,
+}
+
+/// How far the backfill has come.
+#[derive(Default)]
+struct Backfilled {
+    samples: AtomicU64,
+    /// Share of the time to be filled that is filled, in thousandths.
+    permille: AtomicU64,
 }
 
 impl OwnMetrics {
@@ -80,6 +91,7 @@ impl OwnMetrics {
                 "Requests of the external metrics API answered, probes aside, by code.",
                 "code",
             )?,
+            backfill: Backfilled::default(),
         })
     }
 
@@ -102,6 +114,12 @@ impl OwnMetrics {
             self.samples.with_label_values(&[outcome]).inc_by(count);
         }
         self.rejected.inc_by(report.rejected);
+    }
+
+    /// The backfill has taken in `samples` in all, and `share` of its time, 0 to 1.
+    pub fn backfilled(&self, samples: u64, share: f64) {
+        self.backfill.samples.store(samples, Ordering::Relaxed);
+        self.backfill.permille.store((share * 1000.0) as u64, Ordering::Relaxed);
     }
 
     /// A query was asked.
@@ -134,8 +152,8 @@ impl OwnMetrics {
         self.reloads.with_label_values(&[if problems == 0 { "clean" } else { "with_problems" }]).inc();
     }
 
-    /// Writes everything, sizes read from `board` and `stats`.
-    pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats) {
+    /// Writes everything, sizes read from `board`, `stats` and the record's.
+    pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats, record: HistoryStats) {
         for (name, help, value) in [
             ("inferno_sidecar_series", "Live series of known names.", stats.series),
             ("inferno_sidecar_series_limit", "Most live series.", crate::limits::SERIES_MAX),
@@ -143,6 +161,8 @@ impl OwnMetrics {
             ("inferno_sidecar_variants", "Variants configured.", stats.variants),
             ("inferno_sidecar_models", "Models configured.", stats.models),
             ("inferno_sidecar_config_problems", "Rejected pieces of configuration.", board.problems.len()),
+            ("inferno_sidecar_record_bytes", "Memory of what is recorded.", record.bytes),
+            ("inferno_sidecar_record_series", "Series that are recorded.", record.series),
         ] {
             writer.family(name, help, "gauge");
             writer.sample(name, "", value as f64);
@@ -165,6 +185,17 @@ impl OwnMetrics {
                 write_label(&mut labels, "reason", reason);
                 writer.sample(name, &labels, *count as f64);
             }
+        }
+        let name = "inferno_sidecar_backfill_samples_total";
+        writer.family(name, "Samples read from Prometheus at the start.", "counter");
+        writer.sample(name, "", self.backfill.samples.load(Ordering::Relaxed) as f64);
+        let name = "inferno_sidecar_backfill_progress_ratio";
+        writer.family(name, "Share of the time to be filled from Prometheus that is filled.", "gauge");
+        writer.sample(name, "", self.backfill.permille.load(Ordering::Relaxed) as f64 / 1000.0);
+        let name = "inferno_sidecar_record_start_seconds";
+        writer.family(name, "From when on the record is complete, seconds since the epoch.", "gauge");
+        if let Some(since) = record.since {
+            writer.sample(name, "", since.as_secs_f64());
         }
         let name = "inferno_sidecar_model_recomputations_total";
         writer.family(name, "Recomputations of one model's decisions.", "counter");

@@ -38,6 +38,18 @@ pub async fn the_sidecar_dies_and_comes_back(world: &mut World) {
 
 pub async fn prometheus_dies(world: &mut World) {
     let query = llama_query();
+    // The sidecar has just started: from the second scrape on it knows when input is late.
+    let newest = async || {
+        let variant = world.sidecar.get("/api/v1/variants/llm/llama-8b-l40s").await.json();
+        variant["input"]["newestSampleMs"].as_i64()
+    };
+    let mut seen = newest().await;
+    for _ in 0..3 {
+        seen = wait_for("a further scrape", SOON, async || {
+            newest().await.filter(|now| Some(*now) > seen).map(Some)
+        })
+        .await;
+    }
     world.prometheus.process.kill();
     // What was under way arrives; after that the input is silent.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -72,7 +84,8 @@ pub async fn prometheus_comes_back(world: &mut World) {
     let query = llama_query();
     let begun = Instant::now();
     world.prometheus =
-        Prometheus::start(world.data.path(), &world.cluster, world.sidecar.address, "100ms").await;
+        Prometheus::start(&world.release, world.data.path(), &world.cluster, world.sidecar.address, "100ms")
+            .await;
     wait_for("healthy input", SOON, async || {
         let healthy = world.sidecar.gauge("inferno_input_healthy", L40S).await;
         (healthy == Some(1.0)).then_some(())
