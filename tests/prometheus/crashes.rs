@@ -94,8 +94,9 @@ pub async fn prometheus_comes_back(world: &mut World) {
     say!("Prometheus's restart -> healthy input: {:.1} s", begun.elapsed().as_secs_f64());
     world.monitor.assert_no_complaint();
 
-    // Each replica that becomes ready under this load makes the next one wanted.
+    // However many there are by now, this is more than they carry.
     let held = number(&keda_asks(world.sidecar.address, &query).await.unwrap());
+    world.cluster.dial.turn(3000, 2000);
     let decided = wait_for("a further rise", SOON, async || {
         (number(&keda_asks(world.sidecar.address, &query).await.unwrap()) > held).then(now)
     })
