@@ -18,6 +18,7 @@ mod configuration;
 mod crashes;
 mod load;
 mod monitor;
+#[path = "../support/process.rs"]
 mod process;
 mod reloads;
 mod stack;

@@ -1,5 +1,7 @@
 //! Child processes that end with the test, whatever its outcome, and say what they logged if it failed.
 
+#![allow(dead_code, reason = "each test uses a part")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
