@@ -1,18 +1,24 @@
 //! The composition root: binds engine, configuration, server and signals together.
 
+mod configurer;
+
+pub use configurer::Configurer;
+
+use crate::cluster;
 use crate::config::check;
+use crate::config::objects::Document;
 use crate::config::resolve::{Resolved, resolve};
 use crate::demo;
 use crate::engine::Engine;
 use crate::mirror::files;
-use crate::options::{CheckFlags, Job, LogFormat, Settings};
+use crate::options::{CheckFlags, Job, LogFormat, Settings, Source};
 use crate::runner::{self, Handle};
 use crate::series::dialect::Dialects;
 use crate::serve::{self, Context, OwnMetrics};
 use crate::size;
 use anyhow::Context as _;
-use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,23 +89,16 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "listening beyond loopback without TLS or authentication");
     }
-    let watcher =
-        Arc::new(files::spawn(settings.config_dir.clone(), configurer(engine.clone(), own.clone())));
-    let reload = {
-        let watcher = watcher.clone();
-        Arc::new(move || {
-            let done = watcher.rescan_now().recv_timeout(RELOAD_MAX);
-            done.map_err(|_| "the configuration folder was not read in time; see the log".to_owned())
-        })
-    };
+    let source = start_source(settings, &engine, &own).await?;
     tracing::info!(
         %address,
-        config_dir = %settings.config_dir.display(),
+        source = %source.name,
         version = env!("CARGO_PKG_VERSION"),
         "listening; point Prometheus's remote_write at http://{address}/api/v1/write",
     );
-    let context = Context::new(engine, settings.wva_aliases, own, reload);
+    let context = Context::new(engine, settings.wva_aliases, own, source.reload);
     serve::serve(listener, serve::router(context), terminated()).await;
+    source.end.await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -127,33 +126,37 @@ async fn signal() {
     }
 }
 
-/// Turns documents into configuration in force: resolves, reports each problem once, hands over.
-pub fn configurer(
-    engine: Handle,
-    own: Arc<OwnMetrics>,
-) -> impl FnMut(Vec<crate::config::objects::Document>) -> bool + Send + 'static {
-    let mut resolved = Resolved::default();
-    move |documents| {
-        let next = resolve(&documents, &resolved);
-        let known: BTreeSet<_> = resolved.problems.iter().collect();
-        for problem in next.problems.iter().filter(|problem| !known.contains(problem)) {
-            tracing::warn!("configuration problem: {problem}");
-        }
-        for variant in next.snapshot.variants.keys() {
-            if !resolved.snapshot.variants.contains_key(variant) {
-                tracing::info!(%variant, "variant configured");
-            }
-        }
-        for variant in resolved.snapshot.variants.keys() {
-            if !next.snapshot.variants.contains_key(variant) {
-                tracing::info!(%variant, "variant removed");
-            }
-        }
-        tracing::info!("configuration in force: {}", check::summary(&next));
-        own.config_applied(next.problems.len());
-        let problems = Arc::from(next.problems.as_slice());
-        let applied = engine.apply(next.snapshot.clone(), problems);
-        resolved = next;
-        applied.is_ok()
+/// A running source of configuration.
+struct Running {
+    /// Where it reads, for the log.
+    name: String,
+    /// Has everything read again.
+    reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Ends it in good order.
+    end: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+async fn start_source(
+    settings: &Settings,
+    engine: &Handle,
+    own: &Arc<OwnMetrics>,
+) -> anyhow::Result<Running> {
+    let mut configurer = Configurer::new(engine.clone(), own.clone(), settings.cluster.shard);
+    if settings.source == Source::Cluster {
+        let cluster = cluster::start(&settings.cluster, engine, own, configurer).await?;
+        return Ok(Running {
+            name: cluster.address.clone(),
+            // The mirror follows by itself.
+            reload: Arc::new(|| Ok(())),
+            end: Box::pin(cluster.end()),
+        });
     }
+    let deliver = move |documents: Vec<Document>| configurer.apply(&documents);
+    let watcher = Arc::new(files::spawn(settings.config_dir.clone(), deliver));
+    let reload = Arc::new(move || {
+        let done = watcher.rescan_now().recv_timeout(RELOAD_MAX);
+        done.map_err(|_| "the configuration folder was not read in time; see the log".to_owned())
+    });
+    let name = settings.config_dir.display().to_string();
+    Ok(Running { name, reload, end: Box::pin(std::future::ready(())) })
 }

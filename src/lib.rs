@@ -28,6 +28,7 @@
 
 pub mod analyze;
 pub mod app;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod emulate;

@@ -2,8 +2,10 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod cluster;
 mod size;
 
+pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
 pub use size::{Generation, SizeFlags};
 
 use crate::config::Mode;
@@ -50,7 +52,8 @@ enum Command {
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeFlags {
-    /// File of static settings (YAML); its keys are the names of these flags with underscores.
+    /// File of static settings (YAML); its keys are the names of these flags with underscores, those of the
+    /// cluster under `cluster`.
     #[arg(long, value_name = "FILE", env = "INFERNO_CONFIG")]
     config: Option<PathBuf>,
     /// Address for HTTP: remote-write in, metrics and queries out [default: 127.0.0.1:9099].
@@ -78,6 +81,8 @@ pub struct ServeFlags {
     /// Which log lines: error, warn, info, debug, or a tracing filter [default: info].
     #[arg(long, value_name = "FILTER", env = "INFERNO_LOG")]
     log: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterFlags,
 }
 
 /// Where configuration objects come from.
@@ -181,6 +186,7 @@ struct FileSettings {
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
+    cluster: ClusterFlags,
 }
 
 /// What the command line asks for.
@@ -215,6 +221,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines.
     pub log: String,
+    /// The cluster.
+    pub cluster: ClusterSettings,
 }
 
 impl Cli {
@@ -244,10 +252,6 @@ impl ServeFlags {
         };
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
-        anyhow::ensure!(
-            source == Source::Files,
-            "--source cluster is not available in this version; mount the objects and use --source files"
-        );
         Ok(Settings {
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
@@ -257,8 +261,16 @@ impl ServeFlags {
             dialects: dialects.iter().map(|path| read(path, "dialect table")).collect::<Result<_, _>>()?,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+            cluster: self.cluster.or(file.cluster).settle(host_name)?,
         })
     }
+}
+
+/// Name of this machine; in a pod, the pod's name.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty()).unwrap_or(name);
+    name.trim().to_owned()
 }
 
 fn default_listen() -> SocketAddr {

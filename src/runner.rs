@@ -3,6 +3,7 @@
 //! Whoever waits for an answer to a write hears it only after the board with its decisions is in place.
 //! Several waiting events share one publication, so a burst costs one recomputation per touched model.
 
+use crate::config::cluster::ClusterChange;
 use crate::config::{Problem, Snapshot};
 use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
@@ -55,6 +56,7 @@ fn wall_now() -> TimeMs {
 enum Event {
     Write { version: Version, message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
     Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
+    Cluster(Box<ClusterChange>),
 }
 
 /// Answer to a write: what became of it, and its buffer back for reuse.
@@ -111,6 +113,11 @@ impl Handle {
             .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, done })
             .map_err(|_| RunnerError::Ended)?;
         heard.recv().map_err(|_| RunnerError::Ended)
+    }
+
+    /// Hands over what changed in the cluster; its decisions follow without being waited for.
+    pub fn apply_cluster(&self, change: ClusterChange) -> Result<(), RunnerError> {
+        self.events.send(Event::Cluster(Box::new(change))).map_err(|_| RunnerError::Ended)
     }
 
     /// Current board.
@@ -189,6 +196,7 @@ impl Runner {
                 self.engine.apply_snapshot(&snapshot, problems);
                 self.applied.push(done);
             }
+            Event::Cluster(change) => self.engine.apply_cluster(*change),
         }
     }
 

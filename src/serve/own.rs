@@ -1,6 +1,7 @@
 //! The sidecar's own metrics, `inferno_sidecar_*`. Counters are counted where things happen; sizes are
 //! read when scraped, so they cannot drift.
 
+use crate::cluster::metrics::ClusterMetrics;
 use crate::engine::{Stats, WriteReport};
 use crate::publish::Board;
 use crate::publish::exposition::{Writer, write_label};
@@ -8,6 +9,7 @@ use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Upper bounds of the write duration's buckets, seconds.
@@ -23,6 +25,7 @@ pub struct OwnMetrics {
     queries: IntCounter,
     reloads: IntCounterVec,
     scaler: IntCounterVec,
+    more: OnceLock<Arc<ClusterMetrics>>,
 }
 
 impl OwnMetrics {
@@ -58,7 +61,14 @@ impl OwnMetrics {
                 ),
                 &["method", "code"],
             )?,
+            more: OnceLock::new(),
         })
+    }
+
+    /// Shows the cluster's metrics, too.
+    pub fn add(&self, cluster: Arc<ClusterMetrics>) {
+        // There is one cluster; a second is a mistake of ours that nobody sees.
+        let _ = self.more.set(cluster);
     }
 
     /// A write request was answered.
@@ -146,7 +156,8 @@ impl OwnMetrics {
             &self.reloads,
             &self.scaler,
         ];
-        for family in collectors.iter().flat_map(|collector| collector.collect()) {
+        let more = self.more.get().map(|cluster| cluster.collect()).unwrap_or_default();
+        for family in collectors.iter().flat_map(|collector| collector.collect()).chain(more) {
             write_family(writer, &family);
         }
     }
@@ -166,7 +177,11 @@ fn write_family(writer: &mut Writer, family: &MetricFamily) {
             write_label(&mut labels, pair.name(), pair.value());
         }
         if kind != "histogram" {
-            writer.sample(name, &labels, metric.get_counter().get_value());
+            let value = match kind {
+                "counter" => metric.get_counter().get_value(),
+                _ => metric.get_gauge().get_value(),
+            };
+            writer.sample(name, &labels, value);
             continue;
         }
         let histogram = metric.get_histogram();

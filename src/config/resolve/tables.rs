@@ -3,7 +3,7 @@
 //! Input: ConfigMap objects. Output: their [`Role`] and the parsed entries, and tables of entries with
 //! a default and overrides by model and namespace. Must not know what the fields of an entry mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -23,6 +23,13 @@ pub(super) enum Role {
     Queueing,
     Inventory,
     Main,
+}
+
+impl Role {
+    /// Whether it has entries by model, which a namespace may have of its own.
+    pub fn is_per_model(self) -> bool {
+        matches!(self, Role::Saturation | Role::ScaleToZero | Role::Queueing)
+    }
 }
 
 /// Names of ConfigMaps, without prefixes.
@@ -178,6 +185,15 @@ impl<F> Table<F> {
     }
 }
 
+/// Which namespaces a ConfigMap is for.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    /// Namespace whose ConfigMaps are for everybody; `None` where that has to be guessed.
+    pub home: Option<&'a str>,
+    /// Namespaces that have variants.
+    pub used: &'a BTreeSet<Arc<str>>,
+}
+
 /// Tables of one role: a ConfigMap in a namespace that has variants is for that namespace alone when
 /// others of its role exist; the rest is for everybody else.
 pub(super) struct Tables<F> {
@@ -196,16 +212,20 @@ impl<F> Tables<F> {
     pub fn read(
         book: &mut Book<'_>,
         objects: &[&Object<'_>],
-        is_used: impl Fn(&str) -> bool,
+        reach: Reach<'_>,
         known: &'static [&'static str],
         fields: impl Fn(&mut Scope<'_, '_>, &Fields<'_>) -> F,
         settle: impl Fn(&mut Book<'_>, &mut Table<F>),
     ) -> Self {
+        let is_used = |namespace: &str| reach.used.contains(namespace);
         let all_are_used = objects.iter().all(|object| is_used(&object.id.namespace));
         let global_namespace =
             if all_are_used { objects.first().map(|object| object.id.namespace.clone()) } else { None };
         let is_local = |object: &Object<'_>| {
             let namespace = &object.id.namespace;
+            if let Some(home) = reach.home {
+                return **namespace != *home;
+            }
             is_used(namespace) && global_namespace.as_ref() != Some(namespace)
         };
         let mut tables = Tables { global: Table { rows: Vec::new() }, local: BTreeMap::new() };
