@@ -148,6 +148,8 @@ pub const CLUSTER_EVENTS_MAX: usize = 1024;
 pub const CLUSTER_NAMESPACES_MAX: usize = 1000;
 /// Longest wait for a connection to the API server, seconds.
 pub const CLUSTER_CONNECT_MAX_S: u64 = 5;
+/// Most writes to the API server under way at once.
+pub const CLUSTER_WRITES_MAX: usize = 8;
 /// Buckets that models are put into before these are given to instances.
 pub const SHARD_BUCKETS: u32 = 128;
 /// Most instances that share the models.

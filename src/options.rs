@@ -38,7 +38,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the sidecar (the default).
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
     /// Run the sidecar against a built-in emulated vLLM fleet, closed loop, with no other software.
     ///
     /// Ctrl-C or SIGTERM ends it early with the summary so far; the exit status is then 130.

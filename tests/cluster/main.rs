@@ -9,7 +9,10 @@ mod control_plane;
 mod mirror;
 #[path = "../support/process.rs"]
 mod process;
+mod status;
+mod trouble;
 mod world;
+mod writers;
 
 /// Prints a line even when the test passes: what was measured is part of the result.
 #[macro_export]

@@ -142,6 +142,12 @@ impl ControlPlane {
         }
     }
 
+    /// The same at another address: whoever knows the old one finds nobody there.
+    pub async fn start_api_server_at(&mut self, address: SocketAddr) {
+        self.address = address;
+        self.start_api_server().await;
+    }
+
     /// Ends kube-apiserver as `kill -9` does.
     pub fn kill_api_server(&mut self) {
         self.api_server = None;

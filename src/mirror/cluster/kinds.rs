@@ -141,8 +141,10 @@ pub struct Mirrored {
     pub name: ObjectName,
     /// What `config` reads: the object without status and bookkeeping.
     pub document: Document,
-    /// Its status.
+    /// Its status; null for kinds whose status is not written.
     pub status: Value,
+    /// Version of object and status, which grows with every change; 0 for kinds whose status is not written.
+    pub version: u64,
     /// Unique identity: another object with the same name has another.
     pub uid: Arc<str>,
     /// Counts changes of the spec.
@@ -247,9 +249,9 @@ fn mirrored(kind: Kind, name: &ObjectName, object: &DynamicObject, body: Value) 
         Some(_) => None,
     };
     let target = reference["name"].as_str().zip(target_kind);
-    let status = match kind {
-        Kind::VariantAutoscaling => object.data["status"].clone(),
-        _ => Value::Null,
+    let (status, version) = match kind {
+        Kind::VariantAutoscaling => (object.data["status"].clone(), version(&object.metadata)),
+        _ => (Value::Null, 0),
     };
     let origin = format!("{} {}/{}", kind.name(), name.namespace, name.name);
     Arc::new(Mirrored {
@@ -257,10 +259,16 @@ fn mirrored(kind: Kind, name: &ObjectName, object: &DynamicObject, body: Value) 
         target: target.map(|(name, kind)| ScaleTarget { kind, name: name.into() }),
         name: name.clone(),
         status,
+        version,
         uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
         generation: object.metadata.generation.unwrap_or(0),
         document: Document { origin, content: DocumentContent::Object(body) },
     })
+}
+
+/// The version of an object. Kubernetes lets clients compare those of one kind by size.
+pub fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// The object as `config` reads it: no status, no bookkeeping of the API server and of kubectl.

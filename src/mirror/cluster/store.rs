@@ -37,13 +37,6 @@ pub enum Told {
     Gone(ObjectName),
 }
 
-/// Everything about one scale target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetState {
-    /// Its replica counts.
-    pub replicas: TargetReplicas,
-}
-
 /// What writers see: as of one moment, cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -150,16 +143,7 @@ impl Store {
             Some(Item::Target(..)) => self.note_target(watch.kind, name, item),
             Some(Item::Pod(_)) => self.note_pod(name, before, item),
             Some(Item::Node(_)) => self.changed_nodes = true,
-            Some(Item::Definition(_)) if watch.kind == Kind::CustomResourceDefinition => {
-                if Kind::of_definition(&name.name) == Some(Kind::VariantAutoscaling) {
-                    let schema = match &item {
-                        Some(Item::Definition(definition)) => definition.status_schema.clone(),
-                        _ => Value::Null,
-                    };
-                    self.view.status_schema = Arc::new(schema);
-                    self.changed_view = true;
-                }
-            }
+            Some(Item::Definition(_)) => self.note_definition(&name, item),
             _ => {}
         }
     }
@@ -194,6 +178,19 @@ impl Store {
             }
             _ => {}
         }
+    }
+
+    /// The shape of the status that is written.
+    fn note_definition(&mut self, name: &ObjectName, item: Option<Item>) {
+        if Kind::of_definition(&name.name) != Some(Kind::VariantAutoscaling) {
+            return;
+        }
+        let schema = match item {
+            Some(Item::Definition(definition)) => definition.status_schema.clone(),
+            _ => Value::Null,
+        };
+        self.view.status_schema = Arc::new(schema);
+        self.changed_view = true;
     }
 
     fn note_target(&mut self, kind: Kind, name: ObjectName, item: Option<Item>) {

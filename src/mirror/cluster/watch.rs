@@ -103,13 +103,9 @@ pub async fn follow(client: Client, watch: WatchId, messages: Sender<Message>) {
     }
 }
 
-fn api<K: Resource<DynamicType = ApiResource>>(
-    client: Client,
-    watch: &WatchId,
-    resource: &ApiResource,
-) -> Api<K>
+fn api<K>(client: Client, watch: &WatchId, resource: &ApiResource) -> Api<K>
 where
-    K: Resource<Scope = kube::core::DynamicResourceScope>,
+    K: Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
 {
     match &watch.namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, resource),
