@@ -33,6 +33,10 @@ pub fn run(job: Job) -> anyhow::Result<ExitCode> {
     match job {
         Job::Check(flags) => check_folder(&flags),
         Job::Size(flags) => size::run(&flags),
+        Job::Relabel(flags) => {
+            print!("{}", flags.shard.relabelling());
+            Ok(ExitCode::SUCCESS)
+        }
         Job::Demo(flags) => {
             start_log(LogFormat::Text, "warn")?;
             runtime()?.block_on(demo::run(&flags))

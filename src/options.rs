@@ -10,6 +10,7 @@ pub use size::{Generation, SizeFlags};
 
 use crate::config::Mode;
 use crate::config::resolve::go_duration_ms;
+use crate::config::shard::Shard;
 use crate::runner::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -47,6 +48,8 @@ enum Command {
     Check(CheckFlags),
     /// Answer a what-if: how many replicas a load needs within its targets, and why.
     Size(Box<SizeFlags>),
+    /// Print the relabelling that makes Prometheus send one of several instances its part of the stream.
+    Relabel(RelabelFlags),
 }
 
 /// Flags of `serve`.
@@ -153,6 +156,18 @@ pub struct CheckFlags {
     pub json: bool,
 }
 
+/// Flags of `relabel`.
+#[derive(Clone, Debug, Args)]
+pub struct RelabelFlags {
+    /// The part, as `serve` has it: I/N with I from 0.
+    #[arg(long, value_name = "I/N", env = "INFERNO_SHARD", value_parser = shard)]
+    pub shard: Shard,
+}
+
+fn shard(text: &str) -> Result<Shard, String> {
+    Shard::parse(text, host_name)
+}
+
 fn mode(text: &str) -> Result<Mode, String> {
     Mode::parse(text).ok_or_else(|| format!("must be {}", Mode::CHOICES))
 }
@@ -200,6 +215,8 @@ pub enum Job {
     Check(CheckFlags),
     /// Answer a what-if.
     Size(Box<SizeFlags>),
+    /// Print relabelling.
+    Relabel(RelabelFlags),
 }
 
 /// Checked settings of `serve`.
@@ -234,6 +251,7 @@ impl Cli {
             Some(Command::Demo(flags)) => Job::Demo(flags),
             Some(Command::Check(flags)) => Job::Check(flags),
             Some(Command::Size(flags)) => Job::Size(flags),
+            Some(Command::Relabel(flags)) => Job::Relabel(flags),
         })
     }
 }

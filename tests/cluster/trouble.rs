@@ -155,7 +155,8 @@ async fn a_missing_permission_is_named() {
     let sidecar = Sidecar::start_as(&plane, &token, &[]).await;
     sidecar.synced().await;
     for kind in ["nodes", "pods"] {
-        let line = sidecar.process.line(&format!("a permission is missing: get, list and watch {kind} ")).await;
+        let line =
+            sidecar.process.line(&format!("a permission is missing: get, list and watch {kind} ")).await;
         assert!(line.contains("it works without"), "{line}");
     }
     drop(sidecar);
