@@ -2,6 +2,7 @@
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[allow(dead_code)] // each test crate uses its part
 #[path = "../support/client.rs"]
 mod client;
 #[path = "../support/control_plane.rs"]

@@ -1,7 +1,5 @@
 //! A plain HTTP client for tests: one connection per request, and no header that was not asked for.
 
-#![allow(dead_code, reason = "each test uses a part")]
-
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
