@@ -69,7 +69,12 @@ pub async fn start(
     let deliver = deliverer(engine.clone(), configurer.at_home(&home), view_sender, metrics.clone());
     let scope = Arc::new(scope);
     tokio::spawn(mirror::run(client.clone(), Scope::clone(&scope), health, deliver));
-    let lease = settings.lease.clone().map(|lease| Candidate::new(client.clone(), &home, identity(), lease));
+    let writes = settings.write_status || settings.write_events || settings.actuation != Actuation::None;
+    let lease = settings
+        .lease
+        .clone()
+        .filter(|_| writes)
+        .map(|lease| Candidate::new(client.clone(), &home, identity(), lease));
     let (candidate, leadership, leads) = match lease {
         Some((candidate, leadership)) => (Some(run_candidate(candidate)), leadership, None),
         None => {

@@ -23,6 +23,7 @@ mod thresholds;
 pub(in crate::config) mod value;
 mod variant;
 
+pub use tables::is_configuration;
 pub use value::go_duration_ms;
 
 use super::objects::{Document, DocumentContent, Keep, Kind, Object, ObjectId, Refused, file_of, objects};

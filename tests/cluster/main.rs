@@ -8,8 +8,10 @@ mod client;
 #[path = "../support/control_plane.rs"]
 mod control_plane;
 mod mirror;
+mod numbers;
 #[path = "../support/process.rs"]
 mod process;
+mod shards;
 mod status;
 mod trouble;
 mod world;

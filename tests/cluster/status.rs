@@ -105,3 +105,104 @@ async fn the_status_follows_objects_and_samples() {
     assert_eq!(status["desiredOptimizedAlloc"]["numReplicas"], 3, "{status:#}");
     drop(sidecar);
 }
+
+/// Objects as the published definitions want them, in the order of `crds/shapes.yaml`.
+const OLDEST: &str = r#"
+apiVersion: llmd.ai/v1alpha1
+kind: VariantAutoscaling
+metadata: {name: llama, namespace: llm, labels: {inference.optimization/acceleratorName: A100}}
+spec:
+  modelID: model-of-llama
+  sloClassRef: {name: service-classes-config, key: premium}
+  modelProfile:
+    accelerators:
+      - acc: A100
+        accCount: 2
+        maxBatchSize: 4
+        perfParms:
+          decodeParms: {alpha: "20.58", beta: "0.41"}
+          prefillParms: {gamma: "5.2", delta: "0.1"}
+"#;
+const SINGLE: &str = r#"
+apiVersion: llmd.ai/v1alpha1
+kind: VariantAutoscaling
+metadata: {name: llama, namespace: llm}
+spec:
+  modelID: model-of-llama
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: llama}
+  variantID: model-of-llama-A100-2
+  accelerator: A100
+  acceleratorCount: 2
+"#;
+const NEWEST: &str = r#"
+apiVersion: llmd.ai/v1alpha1
+kind: VariantAutoscaling
+metadata: {name: llama, namespace: llm, labels: {inference.optimization/acceleratorName: A100}}
+spec:
+  modelID: model-of-llama
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: llama}
+  maxReplicas: 9
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_has_the_shape_that_is_installed() {
+    let definitions: Vec<&str> = include_str!("crds/shapes.yaml").split("---\n").collect();
+    let Some(plane) = plane(definitions[0]).await else { return };
+    deployment(&plane, "llama", 2, 2);
+    let sidecar = Sidecar::start(&plane, &[]).await;
+    for (definition, object) in definitions.into_iter().zip([OLDEST, SINGLE, NEWEST]) {
+        plane.kubectl(&["delete", "crd", "variantautoscalings.llmd.ai"]);
+        sidecar.variant_gone("llama").await;
+        define(&plane, definition);
+        plane.apply(object);
+        sidecar.variant_where("llama", |it| it["accelerator"] == "A100").await;
+        sidecar.report("llama", "model-of-llama", 2, BUSY).await;
+        let status =
+            status_where(&plane, "llama", |it| it["desiredOptimizedAlloc"]["numReplicas"] == 3).await;
+        assert!(is(&status, "OptimizationReady", "True", "OptimizationSucceeded"), "{status:#}");
+        let desired = &status["desiredOptimizedAlloc"];
+        match object {
+            OLDEST => {
+                let current = &status["currentAlloc"];
+                assert_eq!(
+                    (&current["numReplicas"], &current["maxBatch"]),
+                    (&json!(2), &json!(4)),
+                    "{status:#}"
+                );
+                assert_eq!(current["accelerator"], "A100");
+                assert!(current["load"]["arrivalRate"].is_string() && current["ttftAverage"].is_string());
+                assert_eq!((&desired["accelerator"], &desired["lastUpdate"]), (&json!("A100"), &Value::Null));
+            }
+            SINGLE => {
+                assert_eq!(status["currentAlloc"], json!({"numReplicas": 2}));
+                assert!(desired["lastUpdate"]["reason"].is_string(), "{status:#}");
+            }
+            _ => {
+                assert_eq!(status["currentAlloc"], Value::Null);
+                assert_eq!(desired["accelerator"], "A100");
+            }
+        }
+    }
+    assert_eq!(sidecar.process.lines("cannot be written"), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_shapes_live_side_by_side_in_our_definition() {
+    let Some(plane) = plane(OWN_DEFINITION).await else { return };
+    let named = |yaml: &str, name: &str| yaml.replace("name: llama", &format!("name: {name}"));
+    for (name, yaml) in [("oldest", OLDEST), ("single", SINGLE), ("newest", NEWEST)] {
+        deployment(&plane, name, 1, 1);
+        plane.apply(&named(yaml, name));
+    }
+    let sidecar = Sidecar::start(&plane, &[]).await;
+    for name in ["oldest", "single", "newest"] {
+        sidecar.variant_where(name, |it| it["modelId"] == "model-of-llama").await;
+        sidecar.report(name, "model-of-llama", 1, IDLE).await;
+    }
+    for name in ["oldest", "single", "newest"] {
+        let status =
+            status_where(&plane, name, |it| is(it, "MetricsAvailable", "True", "MetricsFound")).await;
+        assert_eq!(status["currentAlloc"]["accelerator"], "A100", "{status:#}");
+        assert_eq!(status["currentAlloc"]["numReplicas"], 1, "{status:#}");
+    }
+}

@@ -145,6 +145,29 @@ async fn the_published_permissions_are_enough_for_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn namespaced_permissions_are_enough_for_one_namespace() {
+    let Some(plane) = plane(Wanted::default()).await else { return };
+    let token = grant(&plane, |_| include_str!("../../deploy/rbac/mirror-namespaced.yaml").to_owned());
+    deployment(&plane, "llama", 2, 2);
+    plane.apply(&variant_yaml("llama", "  maxReplicas: 9\n"));
+    let arguments = ["--namespaces", "llm", "--write-status", "false", "--write-events", "false"];
+    let sidecar = Sidecar::start_as(&plane, &token, &arguments).await;
+    sidecar.variant_where("llama", |_| true).await;
+    sidecar.report("llama", "model-of-llama", 2, IDLE).await;
+    sidecar.variant_where("llama", |it| it["input"]["joinedBy"] == json!({"owner": 2})).await;
+    // Only nodes are not seen.
+    let lacks = sidecar.process.lines("a permission is missing");
+    assert!(lacks.iter().all(|line| line.contains("watch nodes ")), "{lacks:#?}");
+
+    // Also without leave to look at definitions and namespaces.
+    plane.kubectl(&["delete", "clusterrole", "inferno-sidecar-definitions"]);
+    let sidecar = Sidecar::start_as(&plane, &token, &arguments).await;
+    sidecar.variant_where("llama", |_| true).await;
+    let line = sidecar.process.line("watch customresourcedefinitions ").await;
+    assert!(line.contains("it works without"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_permission_is_named() {
     let Some(plane) = plane(Wanted::default()).await else { return };
     deployment(&plane, "llama", 2, 2);

@@ -53,16 +53,24 @@ const MAIN_KEYS: &[&str] = &[
     "PROMETHEUS_BASE_URL",
 ];
 
+/// Whether a ConfigMap of that name, with that data, configures anything.
+pub fn is_configuration(name: &str, data: &Value) -> bool {
+    role_of(name, data).is_some()
+}
+
 /// Role of a ConfigMap by its name, which releases may prefix, or by its keys.
 pub(super) fn role(object: &Object<'_>) -> Option<Role> {
-    let name = &*object.id.name;
+    role_of(&object.id.name, &object.body["data"])
+}
+
+fn role_of(name: &str, data: &Value) -> Option<Role> {
     let by_name = NAMES.iter().find(|(known, _)| {
         name.strip_suffix(known).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('-'))
     });
     if let Some((_, role)) = by_name {
         return Some(*role);
     }
-    let data = object.body["data"].as_object()?;
+    let data = data.as_object()?;
     let inner = data.get("config.yaml").and_then(Value::as_str);
     let is_main =
         MAIN_KEYS.iter().any(|key| data.contains_key(*key) || inner.is_some_and(|text| has_key(text, key)));

@@ -13,6 +13,7 @@ use super::pods::PodView;
 use super::template;
 use crate::config::cluster::{ObjectName, PodFact, TargetReplicas};
 use crate::config::objects::{Document, DocumentContent};
+use crate::config::resolve::is_configuration;
 use crate::config::{ScaleTarget, TargetKind};
 
 /// A kind of object that is mirrored.
@@ -278,7 +279,10 @@ fn config_body(kind: Kind, object: &DynamicObject) -> Value {
         _ => Map::new(),
     };
     body.retain(|key, _| matches!(key.as_str(), "spec" | "data" | "binaryData"));
-    if kind == Kind::Namespace {
+    let is_foreign = kind == Kind::ConfigMap
+        && !is_configuration(object.metadata.name.as_deref().unwrap_or_default(), &object.data["data"]);
+    if kind == Kind::Namespace || is_foreign {
+        // Whatever else lies in a namespace can be large.
         body.clear();
     }
     body.insert("metadata".into(), metadata(&object.metadata));
