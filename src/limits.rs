@@ -151,7 +151,7 @@ pub const CLUSTER_CONNECT_MAX_S: u64 = 5;
 /// Most writes to the API server under way at once.
 pub const CLUSTER_WRITES_MAX: usize = 8;
 /// Buckets that models are put into before these are given to instances.
-pub const SHARD_BUCKETS: u32 = 128;
+pub const SHARD_BUCKETS: u32 = 512;
 /// Most instances that share the models.
 pub const SHARDS_MAX: u32 = 64;
 const _: () = assert!(SHARDS_MAX <= SHARD_BUCKETS);
