@@ -227,6 +227,11 @@ fn fill_in(
     if let Some(cards) = hardware.cards.filter(|_| !is_count_stated) {
         variant.acc_count = cards;
     }
+    if let (Some(own), Some(batch)) = (variant.profiles.first_mut(), hardware.max_batch)
+        && own.max_batch == 0
+    {
+        own.max_batch = batch;
+    }
 }
 
 /// The class that the variant names, if it lists the model, else the most important one that does.

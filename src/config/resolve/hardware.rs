@@ -1,4 +1,5 @@
-//! What a scale target's pod template says about accelerators: which, and how many per replica.
+//! What a scale target's pod template says: which accelerators, how many per replica, and how many requests
+//! the engine serves together.
 //!
 //! Input: Deployments, StatefulSets and LeaderWorkerSets. Output: [`Hardware`] by target. It fills in what a
 //! variant does not state itself. Must not know variants.
@@ -23,6 +24,9 @@ pub const PRODUCT_LABELS: [&str; 4] = [
 pub const CARD_RESOURCES: [&str; 4] =
     ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "habana.ai/gaudi"];
 
+/// Flags of engines for the most requests that run together: vLLM's and SGLang's.
+const BATCH_FLAGS: [&str; 2] = ["--max-num-seqs", "--max-running-requests"];
+
 /// Accelerators of one replica.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Hardware {
@@ -30,6 +34,8 @@ pub(super) struct Hardware {
     pub accelerator: Option<String>,
     /// Cards per replica.
     pub cards: Option<u32>,
+    /// Most requests that a replica runs together, by the engine's flag.
+    pub max_batch: Option<u32>,
 }
 
 /// Hardware of all scale targets, by namespace and target.
@@ -68,12 +74,24 @@ fn hardware(object: &Object<'_>, kind: TargetKind) -> Hardware {
         _ => (&spec["template"]["spec"], 1),
     };
     let label = object.labels.get(ACCELERATOR_LABEL).cloned().filter(|name| !name.is_empty());
-    let containers = template["containers"].as_array().into_iter().flatten();
-    let cards: u64 = containers.map(cards).fold(0, u64::saturating_add).saturating_mul(pods);
+    let containers = template["containers"].as_array().map_or(&[][..], Vec::as_slice);
+    let cards: u64 = containers.iter().map(cards).fold(0, u64::saturating_add).saturating_mul(pods);
     Hardware {
         accelerator: label.or_else(|| selected(template)).or_else(|| required(template)),
         cards: u32::try_from(cards).ok().filter(|cards| *cards > 0),
+        max_batch: containers.iter().find_map(max_batch),
     }
+}
+
+/// The most requests that a container's engine runs together, if a flag says so.
+pub fn max_batch(container: &Value) -> Option<u32> {
+    let words =
+        ["command", "args"].into_iter().flat_map(|list| container[list].as_array().into_iter().flatten());
+    let words: Vec<&str> = words.filter_map(Value::as_str).collect();
+    // A flag and its value are two words, one joined by `=`, or part of a line for a shell.
+    let words: Vec<&str> = words.iter().flat_map(|word| word.split([' ', '=', '\n'])).collect();
+    let at = words.iter().position(|word| BATCH_FLAGS.contains(word))?;
+    words.get(at + 1)?.parse().ok().filter(|count| *count > 0)
 }
 
 fn cards(container: &Value) -> u64 {

@@ -8,7 +8,7 @@ use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 
 use super::kinds::{Kind, metadata};
-use crate::config::resolve::hardware::{CARD_RESOURCES, PRODUCT_LABELS};
+use crate::config::resolve::hardware::{CARD_RESOURCES, PRODUCT_LABELS, max_batch};
 
 /// The part of a scale target that `config` reads; `None` when it says nothing about accelerators.
 pub fn body(kind: Kind, object: &DynamicObject) -> Option<Value> {
@@ -44,7 +44,7 @@ pub fn body(kind: Kind, object: &DynamicObject) -> Option<Value> {
     }))
 }
 
-/// A container that uses cards, with its flags.
+/// A container that uses cards, with the one flag that is read. Its other words may hold secrets.
 fn container(container: &Value) -> Option<Value> {
     let limits = container["resources"]["limits"].as_object()?;
     let cards: Map<String, Value> = limits
@@ -52,7 +52,8 @@ fn container(container: &Value) -> Option<Value> {
         .filter(|(name, _)| CARD_RESOURCES.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    (!cards.is_empty()).then(|| json!({"resources": {"limits": cards}}))
+    let batch = max_batch(container).map(|batch| json!([format!("--max-num-seqs={batch}")]));
+    (!cards.is_empty()).then(|| json!({"resources": {"limits": cards}, "args": batch}))
 }
 
 /// Product and number of the cards of a node that pods can be placed on.
