@@ -346,6 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_the_cluster_come_from_flags_or_the_file_and_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.yaml");
+        std::fs::write(&path, "source: cluster\ncluster: {namespaces: [a, b], actuation: from-zero-only}\n")
+            .unwrap();
+        let file = settings(&["--config", path.to_str().unwrap(), "--shard", "1/3"]).unwrap();
+        assert_eq!((file.source, file.cluster.namespaces.len()), (Source::Cluster, 2));
+        assert_eq!(file.cluster.actuation, Actuation::FromZeroOnly);
+        let lease = file.cluster.lease.unwrap();
+        assert_eq!((&*lease.name, lease.duration.as_secs()), ("inferno-sidecar-1", 15));
+        assert_eq!(settings(&["--leader-elect", "false"]).unwrap().cluster.lease, None);
+        for wrong in [["--shard", "3/3"], ["--lease-duration", "5s"], ["--lease-retry-period", "0s"]] {
+            assert!(settings(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();

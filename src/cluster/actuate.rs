@@ -3,8 +3,8 @@
 //! `direct` follows every decision; `from-zero-only` starts the first replica when the scheduler holds
 //! requests. Guarded: bounds, replicas that are still starting, an autoscaler that would undo it, a rate.
 
-use super::Outputs;
 use super::events::{Recorder, Saying, declarer};
+use super::outputs::{Complaints, Outputs};
 use crate::config::TargetKind;
 use crate::config::cluster::{TargetName, TargetReplicas};
 use crate::limits::CLUSTER_WRITES_MAX;
@@ -15,7 +15,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// Shortest time between two changes of one target.
 const SCALE_PERIOD: Duration = Duration::from_secs(5);
@@ -26,6 +26,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub async fn run(mut outputs: Outputs, mode: Actuation, mut recorder: Option<Recorder>) {
     let mut scaled: HashMap<TargetName, Instant> = HashMap::new();
     let mut told: BTreeSet<TargetName> = BTreeSet::new();
+    let mut complaints = Complaints::default();
     loop {
         outputs.changed(Duration::ZERO, IDLE).await;
         if !outputs.leadership.is_mine() {
@@ -52,13 +53,15 @@ pub async fn run(mut outputs: Outputs, mode: Actuation, mut recorder: Option<Rec
             }
             told.remove(&name);
             if running.len() >= CLUSTER_WRITES_MAX {
-                running.join_next().await;
+                note(&outputs, running.join_next().await, &mut complaints);
             }
             scaled.insert(name.clone(), Instant::now());
             let outputs = outputs.clone();
             running.spawn(async move { scale(&outputs, &name, replicas_of(&name, &outputs), wanted).await });
         }
-        running.join_all().await;
+        while !running.is_empty() {
+            note(&outputs, running.join_next().await, &mut complaints);
+        }
     }
 }
 
@@ -115,7 +118,13 @@ async fn warn_of_rival(entry: &Entry, view: &View, recorder: Option<&mut Recorde
     }
 }
 
-async fn scale(outputs: &Outputs, target: &TargetName, before: Option<TargetReplicas>, replicas: u32) {
+/// Changes one target; says what is wrong if it cannot be changed.
+async fn scale(
+    outputs: &Outputs,
+    target: &TargetName,
+    before: Option<TargetReplicas>,
+    replicas: u32,
+) -> Result<(), String> {
     let kind = match target.target.kind {
         TargetKind::Deployment => Kind::Deployment,
         TargetKind::StatefulSet => Kind::StatefulSet,
@@ -125,20 +134,29 @@ async fn scale(outputs: &Outputs, target: &TargetName, before: Option<TargetRepl
     let api: Api<DynamicObject> =
         Api::namespaced_with(outputs.client.clone(), namespace, &kind.api_resource());
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    let outcome = match api.patch_scale(name, &PatchParams::default(), &patch).await {
+    let target = format!("{} {namespace}/{name}", kind.name());
+    match api.patch_scale(name, &PatchParams::default(), &patch).await {
         Ok(_) => {
-            let from = before.map(|before| before.spec);
-            tracing::info!(target = %format_args!("{} {namespace}/{name}", kind.name()), from, to = replicas, "scaled");
-            "done"
+            tracing::info!(target, from = before.map(|before| before.spec), to = replicas, "scaled");
+            Ok(())
         }
         Err(error) => {
-            let what = format!("{}/scale", kind.plural());
-            tracing::warn!(
-                target = %format_args!("{} {namespace}/{name}", kind.name()),
-                "cannot be scaled (patch {what}, see deploy/rbac/actuation.yaml): {error}"
-            );
-            "failed"
+            let right = format!("patch {}/scale, see deploy/rbac/actuation.yaml", kind.plural());
+            Err(format!("{target} cannot be scaled ({right}): {error}"))
         }
-    };
-    outputs.metrics.scaled(outcome);
+    }
+}
+
+fn note(
+    outputs: &Outputs,
+    finished: Option<Result<Result<(), String>, JoinError>>,
+    complaints: &mut Complaints,
+) {
+    let Some(Ok(outcome)) = finished else { return };
+    outputs.metrics.scaled(if outcome.is_ok() { "done" } else { "failed" });
+    if let Err(error) = outcome
+        && complaints.are_due()
+    {
+        tracing::warn!("{error}");
+    }
 }

@@ -192,7 +192,7 @@ fn optimization_ready(known: &Known<'_>) -> Condition {
             is(true, "OptimizationSucceeded", decision.explain())
         }
         Some((_, Some(decision))) => {
-            is(true, "OptimizationSucceeded", format!("{}. Not in force: {problems}", decision.explain()))
+            is(true, "OptimizationSucceeded", format!("{}. Problem: {problems}", decision.explain()))
         }
     }
 }

@@ -4,7 +4,7 @@
 //! changed, so with other figures there is a new one after a while. More than a few per second are dropped
 //! and counted.
 
-use super::Outputs;
+use super::outputs::{Complaints, Outputs};
 use crate::config::cluster::{ObjectName, TargetName};
 use crate::config::{Problem, VariantKey, VariantSource};
 use crate::mirror::cluster::{Kind, Mirrored, View};
@@ -62,7 +62,7 @@ pub struct Recorder {
     said: HashMap<(String, &'static str), Said>,
     allowance: f64,
     filled: Instant,
-    complained: bool,
+    complaints: Complaints,
 }
 
 impl Recorder {
@@ -73,7 +73,7 @@ impl Recorder {
             said: HashMap::new(),
             allowance: BURST,
             filled: Instant::now(),
-            complained: false,
+            complaints: Complaints::default(),
         }
     }
 
@@ -101,7 +101,7 @@ impl Recorder {
             }
             Err(error) => {
                 self.outputs.metrics.event_written("failed");
-                if !std::mem::replace(&mut self.complained, true) {
+                if self.complaints.are_due() {
                     tracing::warn!(
                         "Events cannot be written (create, patch events.events.k8s.io, see deploy/rbac/events.yaml): {error}"
                     );

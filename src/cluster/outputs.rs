@@ -7,8 +7,11 @@ use crate::mirror::cluster::{Scope, View};
 use crate::runner::Handle;
 use kube::Client;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// A fault that lasts is told again after this time.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(60);
 
 /// Shared by the writers; each has a clone of its own.
 #[derive(Clone)]
@@ -29,6 +32,23 @@ pub struct Outputs {
     pub shard: Shard,
     /// Counters.
     pub metrics: Arc<ClusterMetrics>,
+}
+
+/// Keeps a fault that lasts from filling the log: it is told once a minute.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    told: Option<Instant>,
+}
+
+impl Complaints {
+    /// Whether the fault is to be told now.
+    pub fn are_due(&mut self) -> bool {
+        let is_due = self.told.is_none_or(|told| told.elapsed() >= COMPLAINT_PERIOD);
+        if is_due {
+            self.told = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 impl Outputs {

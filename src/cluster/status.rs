@@ -1,8 +1,8 @@
 //! Writes the status of VariantAutoscalings: only the leader, only when something worth it has changed, and
 //! at most once per few seconds and object.
 
-use super::Outputs;
 use super::conditions::{self, Known};
+use super::outputs::{Complaints, Outputs};
 use super::shape::fit;
 use crate::config::cluster::{ObjectName, TargetName};
 use crate::config::{Problem, VariantKey, VariantSource};
@@ -62,7 +62,7 @@ enum Outcome {
 /// Writes for as long as it runs.
 pub async fn run(mut outputs: Outputs) {
     let mut written: HashMap<ObjectName, Written> = HashMap::new();
-    let mut complained = String::new();
+    let mut complaints = Complaints::default();
     loop {
         outputs.changed(SETTLE, WRITE_PERIOD).await;
         if !outputs.leadership.is_mine() {
@@ -79,7 +79,7 @@ pub async fn run(mut outputs: Outputs) {
         let mut running = JoinSet::new();
         for write in writes {
             while running.len() >= CLUSTER_WRITES_MAX {
-                note(&outputs, running.join_next().await, &mut written, &mut complained);
+                note(&outputs, running.join_next().await, &mut written, &mut complaints);
             }
             if !outputs.leadership.is_mine() {
                 break;
@@ -91,7 +91,7 @@ pub async fn run(mut outputs: Outputs) {
             });
         }
         while !running.is_empty() {
-            note(&outputs, running.join_next().await, &mut written, &mut complained);
+            note(&outputs, running.join_next().await, &mut written, &mut complaints);
         }
     }
 }
@@ -224,7 +224,7 @@ fn note(
     outputs: &Outputs,
     finished: Option<Result<(Write, Outcome), tokio::task::JoinError>>,
     written: &mut HashMap<ObjectName, Written>,
-    complained: &mut String,
+    complaints: &mut Complaints,
 ) {
     let Some(Ok((write, outcome))) = finished else { return };
     let at = Instant::now();
@@ -240,13 +240,12 @@ fn note(
         Outcome::Done(version) => (write.status, version),
         Outcome::Gone => return,
         Outcome::Refused(error) | Outcome::Failed(error) => {
-            if *complained != error {
+            if complaints.are_due() {
                 let name = format!("{}/{}", write.name.namespace, write.name.name);
                 tracing::warn!(
                     variant = name,
                     "the status cannot be written (patch variantautoscalings/status, see deploy/rbac/status.yaml): {error}"
                 );
-                *complained = error;
             }
             before.map_or((Value::Null, 0), |before| (before.status, before.version))
         }

@@ -80,7 +80,7 @@ async fn the_status_follows_objects_and_samples() {
         status_where(&plane, "llama", |it| condition(it, "OptimizationReady")["observedGeneration"] == 2)
             .await;
     let message = condition(&status, "OptimizationReady")["message"].as_str().expect("a text").to_owned();
-    assert!(message.contains("Not in force: spec.maxReplicas"), "{message}");
+    assert!(message.contains("Problem: spec.maxReplicas"), "{message}");
     assert_eq!(status["desiredOptimizedAlloc"]["numReplicas"], 3);
 
     // Another's change is put right.
