@@ -1,6 +1,7 @@
 //! The composition root: binds engine, configuration, server and signals together.
 
 mod configurer;
+mod security;
 
 pub use configurer::Configurer;
 
@@ -14,15 +15,18 @@ use crate::mirror::files;
 use crate::options::{CheckFlags, Job, LogFormat, Settings, Source};
 use crate::runner::{self, Handle};
 use crate::series::dialect::Dialects;
-use crate::serve::{self, Context, OwnMetrics};
+use crate::serve::rotation::Rotation;
+use crate::serve::{self, Closing, Context, OwnMetrics};
 use crate::size;
 use anyhow::Context as _;
+use security::{Guards, serve_external_metrics};
 use std::io::IsTerminal;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 /// Longest wait for a reload that was asked for.
@@ -90,18 +94,38 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}; choose another with --listen", settings.listen))?;
     let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "listening beyond loopback without TLS or authentication");
+    let mut rotation = Rotation::default();
+    let guards = Guards::new(&settings.security, &own, &mut rotation).map_err(anyhow::Error::msg)?;
+    for warning in guards.warnings(&settings.security, address) {
+        tracing::warn!("{warning}");
     }
     let source = start_source(settings, &engine, &own).await?;
+    let scheme = if guards.tls.is_some() { "https" } else { "http" };
     tracing::info!(
         %address,
         source = %source.name,
         version = env!("CARGO_PKG_VERSION"),
-        "listening; point Prometheus's remote_write at http://{address}/api/v1/write",
+        "listening; point Prometheus's remote_write at {scheme}://{address}/api/v1/write",
     );
     let context = Context::new(engine, settings.wva_aliases, own, source.reload);
-    serve::serve(listener, serve::router(context), terminated()).await;
+    let context = Context { access: Arc::new(guards.access), ..context };
+    let (open, closing) = watch::channel(());
+    let external = match &settings.external_metrics {
+        Some(external) => {
+            let shutdown = Closing::new(closing).closed();
+            Some(serve_external_metrics(external, &context, &mut rotation, shutdown).await?)
+        }
+        None => None,
+    };
+    let _rotating = rotation.start().context("cannot follow certificates and secrets")?;
+    let shutdown = async {
+        terminated().await;
+        drop(open);
+    };
+    serve::serve_on(listener, guards.tls, serve::router(context), shutdown).await;
+    if let Some(external) = external {
+        external.await.context("the external metrics API ended badly")?;
+    }
     source.end.await;
     tracing::info!("stopped");
     Ok(())

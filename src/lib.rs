@@ -10,6 +10,7 @@
 //!
 //! * [`engine`] ties the pure modules together as one state machine; [`runner`] owns it on a thread.
 //! * [`config`] turns Kubernetes objects into a snapshot; [`mirror`] finds and watches the objects.
+//! * [`serve`] is what comes in, guarded by [`serve::access`]; [`client`] is what goes out; both read [`tls`].
 //! * [`app`] is the composition root; [`options`] the command line; [`size`] and [`demo`] are commands.
 //! * [`emulate`] is a vLLM fleet on virtual time, for the demo and the tests.
 //!
@@ -22,12 +23,14 @@
 //! * The analyzers agree with the reference controller, or deviate for a stated reason (`tests/golden`).
 //! * A write is answered 2xx only after its decisions can be read; readers get an error, never an empty
 //!   vector, while there is no decision (`tests/http`, `tests/prometheus`).
+//! * A rotated certificate or token breaks no request, and a broken one changes nothing (`tests/security`).
 
 // The links lead readers of the source.
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod analyze;
 pub mod app;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod demo;
@@ -42,6 +45,7 @@ pub mod runner;
 pub mod series;
 pub mod serve;
 pub mod size;
+pub mod tls;
 pub mod units;
 pub mod window;
 pub mod wire;

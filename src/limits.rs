@@ -112,9 +112,26 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Longest wait for a request's headers on an open connection, seconds. Prometheus sends metadata once a
 /// minute, so a live sender's connection is never idle for longer.
 pub const HEADER_READ_MAX_S: u64 = 120;
+/// Most headers of one request.
+pub const HEADERS_MAX: usize = 100;
+/// Most bytes of one request's headers.
+pub const HEADERS_MAX_BYTES: usize = 64 << 10;
+/// Longest time for a TLS handshake, and then for the headers of the first request, seconds.
+pub const CONNECTION_OPENING_MAX_S: u64 = 10;
+/// A connection on which no byte moves in either direction for this long is closed, seconds. HTTP/2
+/// connections are pinged within it.
+pub const CONNECTION_IDLE_MAX_S: u64 = 180;
+/// A connection whose other end takes nothing of an answer for this long is closed, seconds.
+pub const CONNECTION_STALL_MAX_S: u64 = 30;
+const _: () = assert!(CONNECTION_OPENING_MAX_S < HEADER_READ_MAX_S);
+const _: () = assert!(HEADER_READ_MAX_S + 20 < CONNECTION_IDLE_MAX_S, "a ping and its answer must fit");
+/// Most bytes of a refused request's body that are still taken in, so that the answer arrives.
+pub const DRAINED_MAX_BYTES: usize = 1 << 20;
+/// Longest time for that, seconds.
+pub const DRAINED_MAX_S: u64 = 5;
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
-/// Longest time a reader may take over one form body, seconds.
+/// Longest time a reader may take over one form body, or over one gRPC message, seconds.
 pub const FORM_BODY_MAX_S: u64 = 10;
 /// Most operators and brackets of a query, which bounds the recursion over it.
 pub const QUERY_LEVELS_MAX: usize = 100;
@@ -155,3 +172,31 @@ pub const SHARD_BUCKETS: u32 = 512;
 /// Most instances that share the models.
 pub const SHARDS_MAX: u32 = 64;
 const _: () = assert!(SHARDS_MAX <= SHARD_BUCKETS);
+
+/// Largest certificate, key, token or password file that is read, bytes.
+pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
+/// Longest wait until a connection that the sidecar opens stands, TLS aside, seconds.
+pub const CONNECT_MAX_S: u64 = 10;
+
+/// Most bearer tokens of one surface.
+pub const BEARER_TOKENS_MAX: usize = 1000;
+/// Most users of one surface.
+pub const LOGIN_USERS_MAX: usize = 1000;
+/// Largest bcrypt cost of a user's hash; one more doubles the time, which at 14 is about a second.
+pub const LOGIN_COST_MAX: u32 = 14;
+/// Most names and passwords whose check is remembered.
+pub const LOGINS_REMEMBERED_MAX: usize = 4096;
+/// Most requests that wait for a password's hash; more are answered 503.
+pub const LOGINS_WAITING_MAX: usize = 64;
+const _: () = assert!(LOGIN_USERS_MAX < LOGINS_REMEMBERED_MAX);
+
+/// Most requirements of one label selector.
+pub const SELECTOR_REQUIREMENTS_MAX: usize = 100;
+/// How long the cluster's word on a token or a permission is remembered, seconds; as API servers do.
+pub const REVIEWS_REMEMBERED_S: u64 = 10;
+/// Most words of the cluster that are remembered, of tokens and of permissions each.
+pub const REVIEWS_REMEMBERED_MAX: usize = 4096;
+/// Most questions to the cluster under way; requests beyond are answered 503.
+pub const REVIEWS_UNDER_WAY_MAX: usize = 64;
+/// Longest wait for the cluster's word, seconds.
+pub const REVIEW_MAX_S: u64 = 10;

@@ -3,9 +3,11 @@
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
 mod cluster;
+mod security;
 mod size;
 
 pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
+pub use security::{ExternalMetrics, Security, SecurityFlags};
 pub use size::{Generation, SizeFlags};
 
 use crate::config::Mode;
@@ -84,6 +86,8 @@ pub struct ServeFlags {
     /// Which log lines: error, warn, info, debug, or a tracing filter [default: info].
     #[arg(long, value_name = "FILTER", env = "INFERNO_LOG")]
     log: Option<String>,
+    #[command(flatten)]
+    security: SecurityFlags,
     #[command(flatten)]
     cluster: ClusterFlags,
 }
@@ -201,6 +205,7 @@ struct FileSettings {
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
+    security: SecurityFlags,
     cluster: ClusterFlags,
 }
 
@@ -238,6 +243,10 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines.
     pub log: String,
+    /// TLS and authentication.
+    pub security: Security,
+    /// The external metrics API, if it is served.
+    pub external_metrics: Option<ExternalMetrics>,
     /// The cluster.
     pub cluster: ClusterSettings,
 }
@@ -270,6 +279,7 @@ impl ServeFlags {
         };
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
+        let (security, external_metrics) = self.security.settle(file.security)?;
         Ok(Settings {
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
@@ -279,6 +289,8 @@ impl ServeFlags {
             dialects: dialects.iter().map(|path| read(path, "dialect table")).collect::<Result<_, _>>()?,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+            security,
+            external_metrics,
             cluster: self.cluster.or(file.cluster).settle(host_name)?,
         })
     }

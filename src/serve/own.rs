@@ -8,7 +8,7 @@ use crate::publish::exposition::{Writer, write_label};
 use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ pub struct OwnMetrics {
     queries: IntCounter,
     reloads: IntCounterVec,
     scaler: IntCounterVec,
+    denied: IntCounterVec,
+    external: IntCounterVec,
+    certificates: IntGaugeVec,
     more: OnceLock<Arc<ClusterMetrics>>,
 }
 
@@ -60,6 +63,25 @@ impl OwnMetrics {
                     "Requests of external scalers (gRPC) answered, streams when opened.",
                 ),
                 &["method", "code"],
+            )?,
+            denied: IntCounterVec::new(
+                Opts::new(
+                    "inferno_sidecar_denied_requests_total",
+                    "Requests not let in, by surface (write, read, admin, external) and why.",
+                ),
+                &["surface", "why"],
+            )?,
+            certificates: IntGaugeVec::new(
+                Opts::new(
+                    "inferno_sidecar_certificate_expiry_timestamp_seconds",
+                    "When the certificate in use ends, by listener (main, external).",
+                ),
+                &["listener"],
+            )?,
+            external: vec(
+                "inferno_sidecar_external_metrics_requests_total",
+                "Requests of the external metrics API answered, probes aside, by code.",
+                "code",
             )?,
             more: OnceLock::new(),
         })
@@ -100,6 +122,21 @@ impl OwnMetrics {
     /// An external scaler's request was answered, or its stream opened.
     pub fn scaler_called(&self, method: &str, code: tonic::Code) {
         self.scaler.with_label_values(&[method, &format!("{code:?}")]).inc();
+    }
+
+    /// A request of the external metrics API was answered.
+    pub fn external_answered(&self, status: StatusCode) {
+        self.external.with_label_values(&[status.as_str()]).inc();
+    }
+
+    /// A request was not let in.
+    pub fn denied(&self, surface: &str, why: &str) {
+        self.denied.with_label_values(&[surface, why]).inc();
+    }
+
+    /// A listener's certificate was loaded; it ends at that time, seconds since the epoch.
+    pub fn certificate_loaded(&self, listener: &str, ends_s: i64) {
+        self.certificates.with_label_values(&[listener]).set(ends_s);
     }
 
     /// A configuration was put in force.
@@ -146,7 +183,7 @@ impl OwnMetrics {
         let mut labels = String::new();
         write_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
         writer.sample("inferno_sidecar_build_info", &labels, 1.0);
-        let collectors: [&dyn Collector; 8] = [
+        let collectors: [&dyn Collector; 11] = [
             &self.writes,
             &self.write_seconds,
             &self.series,
@@ -155,6 +192,9 @@ impl OwnMetrics {
             &self.queries,
             &self.reloads,
             &self.scaler,
+            &self.denied,
+            &self.external,
+            &self.certificates,
         ];
         let more = self.more.get().map(|cluster| cluster.collect()).unwrap_or_default();
         for family in collectors.iter().flat_map(|collector| collector.collect()).chain(more) {
