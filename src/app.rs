@@ -1,24 +1,28 @@
 //! The composition root: binds engine, configuration, server and signals together.
 
+mod configurer;
 mod security;
 
 use crate::backfill::Backfill;
 use crate::client::Client;
+use crate::cluster;
 use crate::config::check;
+use crate::config::objects::Document;
 use crate::config::resolve::{Resolved, resolve};
 use crate::demo;
 use crate::engine::Engine;
 use crate::mirror::files;
-use crate::options::{BackfillSettings, CheckFlags, Job, LogFormat, Settings};
+use crate::options::{BackfillSettings, CheckFlags, Job, LogFormat, Settings, Source};
 use crate::runner::{self, Handle};
 use crate::series::dialect::Dialects;
 use crate::serve::rotation::Rotation;
 use crate::serve::{self, Closing, Context, OwnMetrics};
 use crate::size;
 use anyhow::Context as _;
+pub use configurer::Configurer;
 use security::{Guards, serve_external_metrics};
-use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +38,10 @@ pub fn run(job: Job) -> anyhow::Result<ExitCode> {
     match job {
         Job::Check(flags) => check_folder(&flags),
         Job::Size(flags) => size::run(&flags),
+        Job::Relabel(flags) => {
+            print!("{}", flags.shard.relabelling());
+            Ok(ExitCode::SUCCESS)
+        }
         Job::Demo(flags) => {
             start_log(LogFormat::Text, "warn")?;
             runtime()?.block_on(demo::run(&flags))
@@ -95,26 +103,18 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     for warning in guards.warnings(&settings.security, address) {
         tracing::warn!("{warning}");
     }
-    let watcher =
-        Arc::new(files::spawn(settings.config_dir.clone(), configurer(engine.clone(), own.clone())));
-    let reload = {
-        let watcher = watcher.clone();
-        Arc::new(move || {
-            let done = watcher.rescan_now().recv_timeout(RELOAD_MAX);
-            done.map_err(|_| "the configuration folder was not read in time; see the log".to_owned())
-        })
-    };
+    let source = start_source(settings, &engine, &own).await?;
     let scheme = if guards.tls.is_some() { "https" } else { "http" };
     tracing::info!(
         %address,
-        config_dir = %settings.config_dir.display(),
+        source = %source.name,
         version = env!("CARGO_PKG_VERSION"),
         "listening; point Prometheus's remote_write at {scheme}://{address}/api/v1/write",
     );
     if let Some(backfill) = backfill {
         tokio::spawn(backfill.run(engine.clone(), own.clone()));
     }
-    let context = Context::new(engine, settings.wva_aliases, own, reload);
+    let context = Context::new(engine, settings.wva_aliases, own, source.reload);
     let context = Context { access: Arc::new(guards.access), ..context };
     let (open, closing) = watch::channel(());
     let external = match &settings.external_metrics {
@@ -133,6 +133,7 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     if let Some(external) = external {
         external.await.context("the external metrics API ended badly")?;
     }
+    source.end.await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -171,33 +172,37 @@ async fn signal() {
     }
 }
 
-/// Turns documents into configuration in force: resolves, reports each problem once, hands over.
-pub fn configurer(
-    engine: Handle,
-    own: Arc<OwnMetrics>,
-) -> impl FnMut(Vec<crate::config::objects::Document>) -> bool + Send + 'static {
-    let mut resolved = Resolved::default();
-    move |documents| {
-        let next = resolve(&documents, &resolved);
-        let known: BTreeSet<_> = resolved.problems.iter().collect();
-        for problem in next.problems.iter().filter(|problem| !known.contains(problem)) {
-            tracing::warn!("configuration problem: {problem}");
-        }
-        for variant in next.snapshot.variants.keys() {
-            if !resolved.snapshot.variants.contains_key(variant) {
-                tracing::info!(%variant, "variant configured");
-            }
-        }
-        for variant in resolved.snapshot.variants.keys() {
-            if !next.snapshot.variants.contains_key(variant) {
-                tracing::info!(%variant, "variant removed");
-            }
-        }
-        tracing::info!("configuration in force: {}", check::summary(&next));
-        own.config_applied(next.problems.len());
-        let problems = Arc::from(next.problems.as_slice());
-        let applied = engine.apply(next.snapshot.clone(), problems);
-        resolved = next;
-        applied.is_ok()
+/// A running source of configuration.
+struct Running {
+    /// Where it reads, for the log.
+    name: String,
+    /// Has everything read again.
+    reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Ends it in good order.
+    end: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+async fn start_source(
+    settings: &Settings,
+    engine: &Handle,
+    own: &Arc<OwnMetrics>,
+) -> anyhow::Result<Running> {
+    let mut configurer = Configurer::new(engine.clone(), own.clone(), settings.cluster.shard);
+    if settings.source == Source::Cluster {
+        let cluster = cluster::start(&settings.cluster, engine, own, configurer).await?;
+        return Ok(Running {
+            name: cluster.address.clone(),
+            // The mirror follows by itself.
+            reload: Arc::new(|| Ok(())),
+            end: Box::pin(cluster.end()),
+        });
     }
+    let deliver = move |documents: Vec<Document>| configurer.apply(&documents);
+    let watcher = Arc::new(files::spawn(settings.config_dir.clone(), deliver));
+    let reload = Arc::new(move || {
+        let done = watcher.rescan_now().recv_timeout(RELOAD_MAX);
+        done.map_err(|_| "the configuration folder was not read in time; see the log".to_owned())
+    });
+    let name = settings.config_dir.display().to_string();
+    Ok(Running { name, reload, end: Box::pin(std::future::ready(())) })
 }

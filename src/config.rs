@@ -4,11 +4,13 @@
 //! by `config/resolve.rs`. This module knows no files, no cluster and no serde.
 
 pub mod check;
+pub mod cluster;
 mod mode;
 pub mod objects;
 mod problem;
 pub mod resolve;
 mod role;
+pub mod shard;
 
 pub use mode::Mode;
 pub use problem::{Kept, Problem};

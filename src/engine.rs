@@ -2,7 +2,7 @@
 //! when something a reader can see has changed.
 //!
 //! # Calling order
-//! [`Engine::write`], [`Engine::apply_snapshot`] and [`Engine::tick`] take an event and the clock's
+//! [`Engine::write`], [`Engine::apply_snapshot`], [`Engine::apply_cluster`] and [`Engine::tick`] take an event and the clock's
 //! `now`; [`Engine::publish`] then recomputes what the events touched and returns the board if it
 //! changed. Several events may share one `publish`. `now` may jump; it is used only to bound sample times.
 //!
@@ -22,6 +22,7 @@ mod decide;
 mod ingest;
 mod ingest_v2;
 mod limit;
+mod mirrored;
 mod nodes;
 mod observe;
 mod plan;
@@ -150,6 +151,8 @@ pub struct Engine {
     cards: limit::Cards,
     /// Something was said about a node's accelerators.
     nodes_changed: bool,
+    /// Cards by pool name, where the cluster's nodes are mirrored.
+    mirrored_cards: Option<BTreeMap<String, u64>>,
     scratch: Scratch,
     interned: ingest_v2::Interned,
 }
@@ -184,6 +187,7 @@ impl Engine {
             proposals: Vec::new(),
             cards: limit::Cards::default(),
             nodes_changed: false,
+            mirrored_cards: None,
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
         }

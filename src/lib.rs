@@ -37,6 +37,7 @@ pub mod analyze;
 pub mod app;
 pub mod backfill;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod emulate;

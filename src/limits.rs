@@ -191,6 +191,22 @@ pub const SCALER_REPEAT_S: u64 = 15;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
 const _: () = assert!(STREAMS_PER_CONNECTION_MAX as usize <= SCALER_STREAMS_MAX);
 
+/// Objects of one page of a list from the API server, as in the clients of Kubernetes itself.
+pub const CLUSTER_LIST_PAGE: u32 = 500;
+/// Most messages of watches that may wait; further ones wait at the watches.
+pub const CLUSTER_EVENTS_MAX: usize = 1024;
+/// Most namespaces whose own ConfigMaps are followed, one watch each.
+pub const CLUSTER_NAMESPACES_MAX: usize = 1000;
+/// Longest wait for a connection to the API server, seconds.
+pub const CLUSTER_CONNECT_MAX_S: u64 = 5;
+/// Most writes to the API server under way at once.
+pub const CLUSTER_WRITES_MAX: usize = 8;
+/// Buckets that models are put into before these are given to instances.
+pub const SHARD_BUCKETS: u32 = 512;
+/// Most instances that share the models.
+pub const SHARDS_MAX: u32 = 64;
+const _: () = assert!(SHARDS_MAX <= SHARD_BUCKETS);
+
 /// Largest certificate, key, token or password file that is read, bytes.
 pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
 /// Longest wait until a connection that the sidecar opens stands, TLS aside, seconds.

@@ -3,16 +3,19 @@
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
 mod backfill;
+mod cluster;
 mod security;
 mod size;
 
 pub use backfill::{BackfillFlags, BackfillSettings};
+pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
 pub use security::{ExternalMetrics, Security, SecurityFlags};
 pub use size::{Generation, SizeFlags};
 
 use crate::client::ClientSettings;
 use crate::config::Mode;
 use crate::config::resolve::go_duration_ms;
+use crate::config::shard::Shard;
 use crate::limits::{HISTORY_STEP_MAX_MS, HISTORY_STEP_MIN_MS};
 use crate::recorder::RecordSettings;
 use crate::runner::Clock;
@@ -52,12 +55,15 @@ enum Command {
     Check(CheckFlags),
     /// Answer a what-if: how many replicas a load needs within its targets, and why.
     Size(Box<SizeFlags>),
+    /// Print the relabelling that makes Prometheus send one of several instances its part of the stream.
+    Relabel(RelabelFlags),
 }
 
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeFlags {
-    /// File of static settings (YAML); its keys are the names of these flags with underscores.
+    /// File of static settings (YAML); its keys are the names of these flags with underscores, those of the
+    /// cluster under `cluster`.
     #[arg(long, value_name = "FILE", env = "INFERNO_CONFIG")]
     config: Option<PathBuf>,
     /// Address for HTTP: remote-write in, metrics and queries out [default: 127.0.0.1:9099].
@@ -95,6 +101,8 @@ pub struct ServeFlags {
     log: Option<String>,
     #[command(flatten)]
     security: SecurityFlags,
+    #[command(flatten)]
+    cluster: ClusterFlags,
 }
 
 /// Where configuration objects come from.
@@ -165,6 +173,18 @@ pub struct CheckFlags {
     pub json: bool,
 }
 
+/// Flags of `relabel`.
+#[derive(Clone, Debug, Args)]
+pub struct RelabelFlags {
+    /// The part, as `serve` has it: I/N with I from 0.
+    #[arg(long, value_name = "I/N", env = "INFERNO_SHARD", value_parser = shard)]
+    pub shard: Shard,
+}
+
+fn shard(text: &str) -> Result<Shard, String> {
+    Shard::parse(text, host_name)
+}
+
 fn mode(text: &str) -> Result<Mode, String> {
     Mode::parse(text).ok_or_else(|| format!("must be {}", Mode::CHOICES))
 }
@@ -205,6 +225,7 @@ struct FileSettings {
     log_format: Option<LogFormat>,
     log: Option<String>,
     security: SecurityFlags,
+    cluster: ClusterFlags,
 }
 
 /// What the command line asks for.
@@ -218,6 +239,8 @@ pub enum Job {
     Check(CheckFlags),
     /// Answer a what-if.
     Size(Box<SizeFlags>),
+    /// Print relabelling.
+    Relabel(RelabelFlags),
 }
 
 /// Checked settings of `serve`.
@@ -247,6 +270,8 @@ pub struct Settings {
     pub security: Security,
     /// The external metrics API, if it is served.
     pub external_metrics: Option<ExternalMetrics>,
+    /// The cluster.
+    pub cluster: ClusterSettings,
 }
 
 impl Cli {
@@ -258,6 +283,7 @@ impl Cli {
             Some(Command::Demo(flags)) => Job::Demo(flags),
             Some(Command::Check(flags)) => Job::Check(flags),
             Some(Command::Size(flags)) => Job::Size(flags),
+            Some(Command::Relabel(flags)) => Job::Relabel(flags),
         })
     }
 }
@@ -277,10 +303,6 @@ impl ServeFlags {
         let backfill = self.backfill.settle(&file, clock)?;
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
-        anyhow::ensure!(
-            source == Source::Files,
-            "--source cluster is not available in this version; mount the objects and use --source files"
-        );
         let (security, external_metrics) = self.security.settle(file.security)?;
         let mut record = RecordSettings::default();
         if let Some(ms) = duration(self.record, file.record.as_deref(), "record")? {
@@ -304,6 +326,7 @@ impl ServeFlags {
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
             security,
             external_metrics,
+            cluster: self.cluster.or(file.cluster).settle(host_name)?,
         })
     }
 }
@@ -315,6 +338,13 @@ fn duration(flag: Option<i64>, file: Option<&str>, key: &str) -> anyhow::Result<
         Some(ms) => Ok(Some(ms)),
         None => from_file().map_err(|why| anyhow::anyhow!("setting {key}: {why}")),
     }
+}
+
+/// Name of this machine; in a pod, the pod's name.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty()).unwrap_or(name);
+    name.trim().to_owned()
 }
 
 fn default_listen() -> SocketAddr {
@@ -369,6 +399,23 @@ mod tests {
         std::fs::write(path, "listn: 127.0.0.1:7\n").unwrap();
         let error = settings(&["--config", path]).unwrap_err().to_string();
         assert!(error.contains("unknown field `listn`"), "{error}");
+    }
+
+    #[test]
+    fn settings_of_the_cluster_come_from_flags_or_the_file_and_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.yaml");
+        std::fs::write(&path, "source: cluster\ncluster: {namespaces: [a, b], actuation: from-zero-only}\n")
+            .unwrap();
+        let file = settings(&["--config", path.to_str().unwrap(), "--shard", "1/3"]).unwrap();
+        assert_eq!((file.source, file.cluster.namespaces.len()), (Source::Cluster, 2));
+        assert_eq!(file.cluster.actuation, Actuation::FromZeroOnly);
+        let lease = file.cluster.lease.unwrap();
+        assert_eq!((&*lease.name, lease.duration.as_secs()), ("inferno-sidecar-1", 15));
+        assert_eq!(settings(&["--leader-elect", "false"]).unwrap().cluster.lease, None);
+        for wrong in [["--shard", "3/3"], ["--lease-duration", "5s"], ["--lease-retry-period", "0s"]] {
+            assert!(settings(&wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

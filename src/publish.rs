@@ -148,6 +148,8 @@ pub struct CardLimit {
 /// Where the number of current replicas was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CurrentFrom {
+    /// The scale target itself, in the cluster.
+    TargetObject,
     /// kube-state-metrics series of the scale target.
     TargetSeries,
     /// The pods that report, for want of anything better.

@@ -3,6 +3,7 @@
 //! Whoever waits for an answer to a write hears it only after the board with its decisions is in place.
 //! Several waiting events share one publication, so a burst costs one recomputation per touched model.
 
+use crate::config::cluster::ClusterChange;
 use crate::config::{Problem, Snapshot};
 use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
@@ -58,6 +59,7 @@ enum Event {
     Write { version: Version, message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
     Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
     Filled,
+    Cluster(Box<ClusterChange>),
 }
 
 /// Answer to a write: what became of it, and its buffer back for reuse.
@@ -120,6 +122,11 @@ impl Handle {
     /// Tells that all of the past was written: decisions are given out from now on.
     pub fn filled(&self) -> Result<(), RunnerError> {
         self.events.send(Event::Filled).map_err(|_| RunnerError::Ended)
+    }
+
+    /// Hands over what changed in the cluster; its decisions follow without being waited for.
+    pub fn apply_cluster(&self, change: ClusterChange) -> Result<(), RunnerError> {
+        self.events.send(Event::Cluster(Box::new(change))).map_err(|_| RunnerError::Ended)
     }
 
     /// Current board.
@@ -229,6 +236,7 @@ impl Runner {
                 self.applied.push(done);
             }
             Event::Filled => self.engine.filled(),
+            Event::Cluster(change) => self.engine.apply_cluster(*change),
         }
     }
 

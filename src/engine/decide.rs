@@ -109,6 +109,9 @@ impl Engine {
         deadline: &mut TimeMs,
     ) -> Option<f64> {
         let stream = self.stream;
+        if stream == TimeMs::MIN {
+            return None;
+        }
         let model = &mut self.topology.models[id as usize];
         let observed = &scratch.observed;
         let active = observed.iter().filter_map(|o| o.active_at).max().max(queue_active);
@@ -148,13 +151,17 @@ impl Engine {
         let stream = self.stream;
         let variant = &self.topology.variants[id as usize];
         let previous = variant.plan.as_ref();
-        let ready = previous.is_some() || observed.target.is_some() || {
+        let ready = previous.is_some() || observed.target.is_some() && stream > TimeMs::MIN || {
             let settled = observed.first_seen.map(|first| first + WARM_UP_MS);
             if let Some(settled) = settled.filter(|settled| *settled > stream) {
                 *deadline = (*deadline).min(settled);
             }
             observed.reporting > 0 && settled.is_some_and(|settled| settled <= stream)
         };
+        if stream == TimeMs::MIN {
+            // The cluster tells of replicas before the stream has begun; decisions begin with it.
+            *deadline = (*deadline).min(TimeMs(0));
+        }
         let plan = ready.then(|| settle(proposal, previous, observed, stream));
         note_faults(self, id, observed, ready);
         if let Some(plan) = &plan {
@@ -214,6 +221,7 @@ fn settle(
         pending,
         reporting,
         current_from: match observed.target {
+            Some(_) if observed.is_mirrored => CurrentFrom::TargetObject,
             Some(_) => CurrentFrom::TargetSeries,
             None => CurrentFrom::ReportingPods,
         },

@@ -1,6 +1,7 @@
 //! The sidecar's own metrics, `inferno_sidecar_*`. Counters are counted where things happen; sizes are
 //! read when scraped, so they cannot drift.
 
+use crate::cluster::metrics::ClusterMetrics;
 use crate::engine::{Stats, WriteReport};
 use crate::publish::Board;
 use crate::publish::exposition::{Writer, write_label};
@@ -10,6 +11,7 @@ use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Upper bounds of the write duration's buckets, seconds.
@@ -29,6 +31,7 @@ pub struct OwnMetrics {
     external: IntCounterVec,
     certificates: IntGaugeVec,
     backfill: Backfilled,
+    more: OnceLock<Arc<ClusterMetrics>>,
 }
 
 /// How far the backfill has come.
@@ -92,7 +95,14 @@ impl OwnMetrics {
                 "code",
             )?,
             backfill: Backfilled::default(),
+            more: OnceLock::new(),
         })
+    }
+
+    /// Shows the cluster's metrics, too.
+    pub fn add(&self, cluster: Arc<ClusterMetrics>) {
+        // There is one cluster; a second is a mistake of ours that nobody sees.
+        let _ = self.more.set(cluster);
     }
 
     /// A write request was answered.
@@ -217,7 +227,8 @@ impl OwnMetrics {
             &self.external,
             &self.certificates,
         ];
-        for family in collectors.iter().flat_map(|collector| collector.collect()) {
+        let more = self.more.get().map(|cluster| cluster.collect()).unwrap_or_default();
+        for family in collectors.iter().flat_map(|collector| collector.collect()).chain(more) {
             write_family(writer, &family);
         }
     }

@@ -1,5 +1,6 @@
 //! Incremental equals from-scratch, under random event orders.
 
+use crate::mirrored::{self, Fact};
 use crate::support::*;
 use inferno_sidecar::config::objects::documents;
 use inferno_sidecar::config::resolve::{Resolved, resolve};
@@ -17,6 +18,8 @@ enum Event {
     Batch(i64, Vec<Report>),
     /// A configuration by number.
     Configure(usize),
+    /// What the cluster says.
+    Cluster(Vec<Fact>),
     /// Only the clock goes on (or back), ms.
     Tick(i64),
 }
@@ -240,12 +243,18 @@ fn report() -> impl Strategy<Value = Report> {
     ]
 }
 
+fn fact() -> impl Strategy<Value = Fact> {
+    let pods = (0..10).map(pod).map(|pod| (pod.namespace, pod.name));
+    mirrored::fact(&TARGETS, pods.collect())
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let gap_ms =
         prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
     prop_oneof![
         10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
         2 => (0..31usize).prop_map(Event::Configure),
+        3 => prop::collection::vec(fact(), 1..5).prop_map(Event::Cluster),
         1 => prop_oneof![0..1_000_000i64, Just(-2_000_000i64)].prop_map(Event::Tick),
     ]
 }
@@ -343,6 +352,11 @@ impl Pair {
                 let problems: Arc<[_]> = self.resolved.problems.clone().into();
                 for engine in &mut self.engines {
                     engine.apply_snapshot(&self.resolved.snapshot, problems.clone());
+                }
+            }
+            Event::Cluster(facts) => {
+                for engine in &mut self.engines {
+                    engine.apply_cluster(mirrored::change(facts));
                 }
             }
             Event::Tick(ms) => {
