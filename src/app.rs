@@ -1,27 +1,38 @@
 //! The composition root: binds engine, configuration, server and signals together.
 
+mod configurer;
+mod security;
+
+use crate::backfill::Backfill;
+use crate::client::Client;
+use crate::cluster;
 use crate::config::check;
+use crate::config::objects::Document;
 use crate::config::resolve::{Resolved, resolve};
 use crate::demo;
 use crate::engine::Engine;
 use crate::logs;
 use crate::mirror::files;
-use crate::options::{CheckFlags, Cli, Job, LogFormat, Settings};
+use crate::options::{BackfillSettings, CheckFlags, Cli, Job, LogFormat, Settings, Source};
 use crate::replay;
 use crate::runner::{self, Clock, Handle, wall_now};
 use crate::series::dialect::Dialects;
-use crate::serve::{self, Context, OwnMetrics};
+use crate::serve::rotation::Rotation;
+use crate::serve::{self, Closing, Context, OwnMetrics};
 use crate::size;
 use crate::tape::{Recorder, Recording, Setup};
 use anyhow::Context as _;
 use clap::CommandFactory;
-use std::collections::BTreeSet;
+pub use configurer::Configurer;
+use security::{Guards, serve_external_metrics};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// Longest wait for a reload that was asked for.
 const RELOAD_MAX: Duration = Duration::from_secs(30);
@@ -41,6 +52,10 @@ pub fn run(job: Job) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Job::Man(dir) => manual(dir.as_deref()),
+        Job::Relabel(flags) => {
+            print!("{}", flags.shard.relabelling());
+            Ok(ExitCode::SUCCESS)
+        }
         Job::Demo(flags) => {
             logs::start(LogFormat::Text, "warn")?;
             runtime()?.block_on(demo::run(&flags))
@@ -70,17 +85,14 @@ fn manual(dir: Option<&Path>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the recorder, if there is to be one.
+/// Starts the recorder, if there is to be one, in that folder with that size.
 pub fn start_recorder(
     record: Option<(PathBuf, u64)>,
-    dialects: &[String],
-    clock: Clock,
+    setup: Setup,
 ) -> anyhow::Result<(Option<Recorder>, Option<Recording>)> {
     let Some((dir, max_bytes)) = record else { return Ok((None, None)) };
     tracing::info!(dir = %dir.display(), max_bytes, "recording what drives decisions");
-    let sample_clock = clock == Clock::Samples;
-    let setup = Setup { dir, max_bytes, dialects: dialects.to_vec(), sample_clock, started: wall_now() };
-    let (recorder, recording) = Recorder::start(setup)?;
+    let (recorder, recording) = Recorder::start(Setup { dir, max_bytes, started: wall_now(), ..setup })?;
     Ok((Some(recorder), Some(recording)))
 }
 
@@ -97,39 +109,76 @@ fn check_folder(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let tables: Vec<&str> = settings.dialects.iter().map(String::as_str).collect();
     let dialects = Dialects::with_extra(&tables)?;
-    let (recorder, recording) = start_recorder(settings.tape.clone(), &settings.dialects, settings.clock)?;
-    let (engine, _thread) = runner::spawn_taped(Engine::new(Arc::new(dialects)), settings.clock, recorder)
+    let backfill = settings.backfill.as_ref().map(|settings| backfill(settings, &dialects)).transpose()?;
+    let engine = Engine::new(Arc::new(dialects));
+    let engine = if backfill.is_some() { engine.to_be_filled() } else { engine };
+    let setup = Setup {
+        dialects: settings.dialects.clone(),
+        sample_clock: settings.clock == Clock::Samples,
+        to_be_filled: backfill.is_some(),
+        shard: settings.cluster.shard,
+        ..Setup::default()
+    };
+    let (recorder, recording) = start_recorder(settings.tape.clone(), setup)?;
+    let (engine, _thread) = runner::spawn_recorded(engine, settings.clock, settings.retention, recorder)
         .context("cannot start the engine's thread")?;
     let own = Arc::new(OwnMetrics::new()?);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another with --listen", settings.listen))?;
     let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "listening beyond loopback without TLS or authentication");
+    let mut rotation = Rotation::default();
+    let guards = Guards::new(&settings.security, &own, &mut rotation).map_err(anyhow::Error::msg)?;
+    for warning in guards.warnings(&settings.security, address) {
+        tracing::warn!("{warning}");
     }
-    let watcher =
-        Arc::new(files::spawn(settings.config_dir.clone(), configurer(engine.clone(), own.clone())));
-    let reload = {
-        let watcher = watcher.clone();
-        Arc::new(move || {
-            let done = watcher.rescan_now().recv_timeout(RELOAD_MAX);
-            done.map_err(|_| "the configuration folder was not read in time; see the log".to_owned())
-        })
-    };
+    let source = start_source(settings, &engine, &own).await?;
+    let scheme = if guards.tls.is_some() { "https" } else { "http" };
     tracing::info!(
         %address,
-        config_dir = %settings.config_dir.display(),
+        source = %source.name,
         version = env!("CARGO_PKG_VERSION"),
-        "listening; point Prometheus's remote_write at http://{address}/api/v1/write",
+        "listening; point Prometheus's remote_write at {scheme}://{address}/api/v1/write",
     );
-    let context = Context::new(engine, settings.wva_aliases, own, reload);
-    serve::serve(listener, serve::router(context), terminated()).await;
+    if let Some(backfill) = backfill {
+        tokio::spawn(backfill.run(engine.clone(), own.clone()));
+    }
+    let context = Context::new(engine, settings.wva_aliases, own, source.reload);
+    let context = Context { access: Arc::new(guards.access), ..context };
+    let (open, closing) = watch::channel(());
+    let external = match &settings.external_metrics {
+        Some(external) => {
+            let shutdown = Closing::new(closing).closed();
+            Some(serve_external_metrics(external, &context, &mut rotation, shutdown).await?)
+        }
+        None => None,
+    };
+    let _rotating = rotation.start().context("cannot follow certificates and secrets")?;
+    let shutdown = async {
+        terminated().await;
+        drop(open);
+    };
+    serve::serve_on(listener, guards.tls, serve::router(context), shutdown).await;
+    if let Some(external) = external {
+        external.await.context("the external metrics API ended badly")?;
+    }
+    source.end.await;
     if let Some(recording) = recording {
         recording.close(RECORD_END_MAX);
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn backfill(settings: &BackfillSettings, dialects: &Dialects) -> anyhow::Result<Backfill> {
+    let client = Client::new(settings.client.clone()).context("prometheus_client in the settings file")?;
+    Ok(Backfill {
+        url: settings.url.clone(),
+        client,
+        metrics: dialects.rows().iter().map(|row| row.metric.clone()).collect(),
+        span_ms: settings.span_ms,
+        wait: settings.wait,
+    })
 }
 
 /// Completes on the first SIGTERM or SIGINT; a second one ends the process at once.
@@ -155,34 +204,37 @@ async fn signal() {
     }
 }
 
-/// Turns documents into configuration in force: resolves, reports each problem once, hands over.
-pub fn configurer(
-    engine: Handle,
-    own: Arc<OwnMetrics>,
-) -> impl FnMut(Vec<crate::config::objects::Document>) -> bool + Send + 'static {
-    let mut resolved = Resolved::default();
-    move |documents| {
-        let next = resolve(&documents, &resolved);
-        let known: BTreeSet<_> = resolved.problems.iter().collect();
-        for problem in next.problems.iter().filter(|problem| !known.contains(problem)) {
-            tracing::warn!("configuration problem: {problem}");
-        }
-        for variant in next.snapshot.variants.keys() {
-            if !resolved.snapshot.variants.contains_key(variant) {
-                tracing::info!(%variant, "variant configured");
-            }
-        }
-        for variant in resolved.snapshot.variants.keys() {
-            if !next.snapshot.variants.contains_key(variant) {
-                tracing::info!(%variant, "variant removed");
-            }
-        }
-        tracing::info!("configuration in force: {}", check::summary(&next));
-        own.config_applied(next.problems.len());
-        let problems = Arc::from(next.problems.as_slice());
-        let documents = engine.tape.is_some().then(|| documents.into());
-        let applied = engine.apply_resolved(next.snapshot.clone(), problems, documents);
-        resolved = next;
-        applied.is_ok()
+/// A running source of configuration.
+struct Running {
+    /// Where it reads, for the log.
+    name: String,
+    /// Has everything read again.
+    reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Ends it in good order.
+    end: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+async fn start_source(
+    settings: &Settings,
+    engine: &Handle,
+    own: &Arc<OwnMetrics>,
+) -> anyhow::Result<Running> {
+    let mut configurer = Configurer::new(engine.clone(), own.clone(), settings.cluster.shard);
+    if settings.source == Source::Cluster {
+        let cluster = cluster::start(&settings.cluster, engine, own, configurer).await?;
+        return Ok(Running {
+            name: cluster.address.clone(),
+            // The mirror follows by itself.
+            reload: Arc::new(|| Ok(())),
+            end: Box::pin(cluster.end()),
+        });
     }
+    let deliver = move |documents: Vec<Document>| configurer.apply(&documents);
+    let watcher = Arc::new(files::spawn(settings.config_dir.clone(), deliver));
+    let reload = Arc::new(move || {
+        let done = watcher.rescan_now().recv_timeout(RELOAD_MAX);
+        done.map_err(|_| "the configuration folder was not read in time; see the log".to_owned())
+    });
+    let name = settings.config_dir.display().to_string();
+    Ok(Running { name, reload, end: Box::pin(std::future::ready(())) })
 }

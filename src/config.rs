@@ -4,11 +4,13 @@
 //! by `config/resolve.rs`. This module knows no files, no cluster and no serde.
 
 pub mod check;
+pub mod cluster;
 mod mode;
 pub mod objects;
 mod problem;
 pub mod resolve;
 mod role;
+pub mod shard;
 
 pub use mode::Mode;
 pub use problem::{Kept, Problem};
@@ -76,6 +78,10 @@ pub enum TargetKind {
 }
 
 impl TargetKind {
+    /// All kinds.
+    pub const ALL: [TargetKind; 3] =
+        [TargetKind::Deployment, TargetKind::StatefulSet, TargetKind::LeaderWorkerSet];
+
     /// The Kubernetes kind.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -29,10 +29,11 @@ use crate::emulate::fleet::Fleet;
 use crate::emulate::standard::{self, NAMESPACE, config_yaml};
 use crate::engine::Engine;
 use crate::options::DemoFlags;
+use crate::recorder::RecordSettings;
 use crate::runner::{self, Clock};
 use crate::series::dialect::Dialects;
 use crate::serve::{self, Context, OwnMetrics};
-use crate::tape::Recording;
+use crate::tape::{Recording, Setup};
 use anyhow::{Context as _, ensure};
 use client::Client;
 use plan::{Plan, STEP_MS, span};
@@ -117,10 +118,11 @@ struct Server {
 
 impl Server {
     async fn start(mode: Mode, record: Option<(PathBuf, u64)>) -> anyhow::Result<Self> {
-        let (recorder, recording) = start_recorder(record, &[], Clock::Samples)?;
+        let (recorder, recording) = start_recorder(record, Setup { sample_clock: true, ..Setup::default() })?;
         let engine = Engine::new(Arc::new(Dialects::with_extra(&[])?));
-        let (engine, _thread) = runner::spawn_taped(engine, Clock::Samples, recorder)
-            .context("cannot start the engine's thread")?;
+        let (engine, _thread) =
+            runner::spawn_recorded(engine, Clock::Samples, RecordSettings::default(), recorder)
+                .context("cannot start the engine's thread")?;
         let documents = documents("demo.yaml", &config_yaml(mode));
         let resolved = resolve(&documents, &Resolved::default());
         ensure!(resolved.problems.is_empty(), "the built-in configuration: {:?}", resolved.problems);

@@ -2,7 +2,7 @@
 //! when something a reader can see has changed.
 //!
 //! # Calling order
-//! [`Engine::write`], [`Engine::apply_snapshot`] and [`Engine::tick`] take an event and the clock's
+//! [`Engine::write`], [`Engine::apply_snapshot`], [`Engine::apply_cluster`] and [`Engine::tick`] take an event and the clock's
 //! `now`; [`Engine::publish`] then recomputes what the events touched and returns the board if it
 //! changed. Several events may share one `publish`. `now` may jump; it is used only to bound sample times.
 //!
@@ -17,10 +17,12 @@
 //!   recomputation of everything, under random event orders.
 //! * Recomputing without a change changes nothing.
 
+mod change;
 mod decide;
 mod ingest;
 mod ingest_v2;
 mod limit;
+mod mirrored;
 mod nodes;
 mod observe;
 mod plan;
@@ -41,6 +43,7 @@ use crate::publish::{Board, Cause, Direction, Entry, Unmatched};
 use crate::series::classify::Unused;
 use crate::series::dialect::Dialects;
 use crate::units::TimeMs;
+use ahash::AHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Store, SubjectId};
@@ -127,10 +130,16 @@ pub struct Engine {
     unjoined: Vec<SubjectId>,
     unused: BTreeMap<Unused, u64>,
     unmatched_changed: bool,
+    /// By namespace: models of pods that belong to no variant; not known after `unmatched_changed`.
+    models_unmatched: Option<AHashMap<Arc<str>, BTreeSet<Arc<str>>>>,
     scalings: Vec<Scaling>,
+    /// Variants whose numbers that an autoscaler acts on have changed, or whose labels have.
+    moved: Vec<VariantKey>,
     problems: Arc<[Problem]>,
     configured: bool,
     catching_up: CatchingUp,
+    /// Nothing is given out yet: the past is being replayed.
+    filling: bool,
     removed: Vec<VariantKey>,
     recomputations: u64,
     entries: u64,
@@ -142,6 +151,8 @@ pub struct Engine {
     cards: limit::Cards,
     /// Something was said about a node's accelerators.
     nodes_changed: bool,
+    /// Cards by pool name, where the cluster's nodes are mirrored.
+    mirrored_cards: Option<BTreeMap<String, u64>>,
     scratch: Scratch,
     interned: ingest_v2::Interned,
 }
@@ -160,10 +171,13 @@ impl Engine {
             unjoined: Vec::new(),
             unused: BTreeMap::new(),
             unmatched_changed: false,
+            models_unmatched: None,
             scalings: Vec::new(),
+            moved: Vec::new(),
             problems: Arc::from([]),
             configured: false,
             catching_up: CatchingUp::NotBegun,
+            filling: false,
             removed: Vec::new(),
             recomputations: 0,
             entries: 0,
@@ -173,9 +187,22 @@ impl Engine {
             proposals: Vec::new(),
             cards: limit::Cards::default(),
             nodes_changed: false,
+            mirrored_cards: None,
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
         }
+    }
+
+    /// The engine with the past to be replayed first: it gives out no decision until [`Engine::filled`].
+    pub fn to_be_filled(mut self) -> Self {
+        self.filling = true;
+        Arc::make_mut(&mut self.board).filling = true;
+        self
+    }
+
+    /// All of the past has been written: the next publication gives out its decisions.
+    pub fn filled(&mut self) {
+        self.filling = false;
     }
 
     /// Notes how far the stream is behind the clock after a write. A clock that is the stream itself
@@ -221,6 +248,9 @@ impl Engine {
     /// Recomputes what was touched or is due and returns the new board if a reader can see a change.
     pub fn publish(&mut self) -> Option<Arc<Board>> {
         self.join_pending();
+        if self.unmatched_changed {
+            self.models_unmatched = None;
+        }
         while let Some(&(deadline, model)) = self.deadlines.first() {
             if deadline > self.stream {
                 break;
@@ -233,6 +263,7 @@ impl Engine {
             // A variant that was removed and came back within one publish is recomputed below.
             if !self.topology.variant_ids.contains_key(&key) {
                 next.get_or_insert_with(|| Board::clone(&self.board)).entries.remove(&key);
+                self.moved.push(key);
             }
         }
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -261,13 +292,15 @@ impl Engine {
         let unmatched = self.unmatched_changed.then(|| self.count_unmatched());
         self.unmatched_changed = false;
         let unmatched = unmatched.filter(|unmatched| *unmatched != *current.unmatched);
-        let same_state = (current.configured, current.caught_up) == (self.configured, caught_up);
+        let same_state = (current.configured, current.caught_up, current.filling)
+            == (self.configured, caught_up, self.filling);
         if same_state && !problems && unmatched.is_none() && !first_sample {
             return;
         }
         let board = next.get_or_insert_with(|| Board::clone(&self.board));
         board.configured = self.configured;
         board.caught_up = caught_up;
+        board.filling = self.filling;
         board.problems = self.problems.clone();
         if let Some(unmatched) = unmatched {
             board.unmatched = Arc::new(unmatched);
@@ -282,6 +315,12 @@ impl Engine {
     /// Scaling decisions since the last call, for the log.
     pub fn take_scalings(&mut self) -> Vec<Scaling> {
         std::mem::take(&mut self.scalings)
+    }
+
+    /// Variants whose published decision has changed since the last call, those that are gone among them; for
+    /// the record.
+    pub fn take_moved(&mut self) -> Vec<VariantKey> {
+        std::mem::take(&mut self.moved)
     }
 
     /// Figures of the engine itself.
@@ -377,6 +416,7 @@ impl Engine {
 
     /// Joins the replicas that are new or whose owner became known.
     fn join_pending(&mut self) {
+        let mut namespaces = BTreeSet::new();
         for id in std::mem::take(&mut self.unjoined) {
             let Some(replica) = self.store.replicas.get_mut(id as usize) else { continue };
             replica.join_due = false;
@@ -406,9 +446,10 @@ impl Engine {
                 }
             }
             self.store.replicas[id as usize].join = join;
-            if let Some(namespace) = namespace {
-                self.touch_namespace(&namespace);
-            }
+            namespaces.extend(namespace);
+        }
+        for namespace in namespaces {
+            self.touch_namespace(&namespace);
         }
     }
 
@@ -435,10 +476,14 @@ impl Engine {
         unmatched
     }
 
-    fn set_entry(&self, next: &mut Option<Board>, entry: Entry) {
+    fn set_entry(&mut self, next: &mut Option<Board>, entry: Entry) {
         let entries = &next.as_ref().unwrap_or(&self.board).entries;
-        if entries.get(&entry.variant.key).is_some_and(|old| **old == entry) {
+        let old = entries.get(&entry.variant.key);
+        if old.is_some_and(|old| **old == entry) {
             return;
+        }
+        if old.is_none_or(|old| entry.moves(old)) {
+            self.moved.push(entry.variant.key.clone());
         }
         let board = next.get_or_insert_with(|| Board::clone(&self.board));
         board.entries.insert(entry.variant.key.clone(), Arc::new(entry));

@@ -112,21 +112,72 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Longest wait for a request's headers on an open connection, seconds. Prometheus sends metadata once a
 /// minute, so a live sender's connection is never idle for longer.
 pub const HEADER_READ_MAX_S: u64 = 120;
+/// Most headers of one request.
+pub const HEADERS_MAX: usize = 100;
+/// Most bytes of one request's headers.
+pub const HEADERS_MAX_BYTES: usize = 64 << 10;
+/// Longest time for a TLS handshake, and then for the headers of the first request, seconds.
+pub const CONNECTION_OPENING_MAX_S: u64 = 10;
+/// A connection on which no byte moves in either direction for this long is closed, seconds. HTTP/2
+/// connections are pinged within it.
+pub const CONNECTION_IDLE_MAX_S: u64 = 180;
+/// A connection whose other end takes nothing of an answer for this long is closed, seconds.
+pub const CONNECTION_STALL_MAX_S: u64 = 30;
+const _: () = assert!(CONNECTION_OPENING_MAX_S < HEADER_READ_MAX_S);
+const _: () = assert!(HEADER_READ_MAX_S + 20 < CONNECTION_IDLE_MAX_S, "a ping and its answer must fit");
+/// Most bytes of a refused request's body that are still taken in, so that the answer arrives.
+pub const DRAINED_MAX_BYTES: usize = 1 << 20;
+/// Longest time for that, seconds.
+pub const DRAINED_MAX_S: u64 = 5;
 /// Largest form body of a query, bytes.
 pub const QUERY_MAX_BYTES: usize = 64 << 10;
-/// Longest time a reader may take over one form body, seconds.
+/// Longest time a reader may take over one form body, or over one gRPC message, seconds.
 pub const FORM_BODY_MAX_S: u64 = 10;
 /// Most operators and brackets of a query, which bounds the recursion over it.
 pub const QUERY_LEVELS_MAX: usize = 100;
-/// Most samples that one query may take from the board, or that one range may answer: its memory bound.
+/// Most samples that a query may take at one point in time: its memory bound.
 pub const QUERY_SAMPLES_MAX: usize = 200_000;
+/// Most recorded samples that a query may read, 16 bytes each.
+pub const QUERY_RECORDED_MAX: usize = 2_000_000;
+/// Most samples that a range query may take over all its points in time: some seconds of work.
+pub const QUERY_WORK_MAX: usize = 20_000_000;
+/// Most values in the answer to a range query, some 30 bytes each.
+pub const QUERY_ANSWER_MAX: usize = 500_000;
+const _: () = assert!(QUERY_SAMPLES_MAX <= QUERY_RECORDED_MAX && QUERY_RECORDED_MAX <= QUERY_WORK_MAX);
+/// Most queries over the record, and remote reads, that are worked on at once; further ones wait.
+pub const QUERY_CONCURRENCY_MAX: usize = 4;
+/// Longest wait for one of these places, seconds.
+pub const QUERY_WAIT_MAX_S: u64 = 10;
 /// Most points in time of a range, as in Prometheus.
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Time for open requests to finish after a termination signal, seconds.
 pub const SHUTDOWN_GRACE_S: u64 = 10;
-/// Query times within this of now mean "now", ms: Prometheus's lookback, and the truncation of KEDA's
-/// clients. Older ones ask for a past that is not recorded.
-pub const QUERY_NOW_MS: i64 = 300_000;
+/// Query times within this of now, and those after it, mean "now", ms: KEDA truncates its time to the second,
+/// and clocks differ a little. Older ones ask for what is recorded.
+pub const QUERY_NOW_MS: i64 = 5_000;
+/// How far a query looks back for the last sample of a series, ms, as in Prometheus.
+pub const LOOKBACK_MS: i64 = 300_000;
+const _: () = assert!(QUERY_NOW_MS < LOOKBACK_MS);
+
+/// Samples of one chunk of the record: a quarter of an hour at the default step.
+pub const HISTORY_CHUNK_SAMPLES: u16 = 60;
+/// Most memory of the record, bytes: an hour of 10,000 variants whose every number changes at every step.
+pub const HISTORY_MAX_BYTES: usize = 256 << 20;
+/// Shortest time between two steps of the record, ms.
+pub const HISTORY_STEP_MIN_MS: i64 = 1_000;
+/// Longest time between two steps, ms: two of them lie within a lookback.
+pub const HISTORY_STEP_MAX_MS: i64 = 120_000;
+const _: () = assert!(2 * HISTORY_STEP_MAX_MS < LOOKBACK_MS);
+/// A clock that was set back further than this ends the record, ms.
+pub const HISTORY_CLOCK_BACK_MS: i64 = 60_000;
+/// Most boards and questions that wait for the record's thread.
+pub const HISTORY_QUEUE_MAX: usize = 1024;
+/// Most recorded samples in one answer to a remote read.
+pub const READ_SAMPLES_MAX: usize = 2_000_000;
+/// Largest request of a remote read, bytes.
+pub const READ_REQUEST_MAX_BYTES: usize = 1 << 20;
+/// Most queries in one remote read.
+pub const READ_QUERIES_MAX: usize = 100;
 
 /// Largest message of an external scaler's client, bytes: the metadata of one trigger.
 pub const SCALER_REQUEST_MAX_BYTES: usize = 64 << 10;
@@ -158,3 +209,62 @@ const _: () = assert!(STREAM_CLIENTS_MAX <= CONNECTIONS_MAX / 4);
 pub const STREAM_BACKLOG: usize = 64;
 /// Latest changes of desired counts that are kept for new readers of the stream.
 pub const STREAM_RECENT_MAX: usize = 200;
+
+/// Objects of one page of a list from the API server, as in the clients of Kubernetes itself.
+pub const CLUSTER_LIST_PAGE: u32 = 500;
+/// Most messages of watches that may wait; further ones wait at the watches.
+pub const CLUSTER_EVENTS_MAX: usize = 1024;
+/// Most namespaces whose own ConfigMaps are followed, one watch each.
+pub const CLUSTER_NAMESPACES_MAX: usize = 1000;
+/// Longest wait for a connection to the API server, seconds.
+pub const CLUSTER_CONNECT_MAX_S: u64 = 5;
+/// Most writes to the API server under way at once.
+pub const CLUSTER_WRITES_MAX: usize = 8;
+/// Buckets that models are put into before these are given to instances.
+pub const SHARD_BUCKETS: u32 = 512;
+/// Most instances that share the models.
+pub const SHARDS_MAX: u32 = 64;
+const _: () = assert!(SHARDS_MAX <= SHARD_BUCKETS);
+
+/// Largest certificate, key, token or password file that is read, bytes.
+pub const SECRET_FILE_MAX_BYTES: u64 = 1 << 20;
+/// Longest wait until a connection that the sidecar opens stands, TLS aside, seconds.
+pub const CONNECT_MAX_S: u64 = 10;
+
+/// Most bearer tokens of one surface.
+pub const BEARER_TOKENS_MAX: usize = 1000;
+/// Most users of one surface.
+pub const LOGIN_USERS_MAX: usize = 1000;
+/// Largest bcrypt cost of a user's hash; one more doubles the time, which at 14 is about a second.
+pub const LOGIN_COST_MAX: u32 = 14;
+/// Most names and passwords whose check is remembered.
+pub const LOGINS_REMEMBERED_MAX: usize = 4096;
+/// Most requests that wait for a password's hash; more are answered 503.
+pub const LOGINS_WAITING_MAX: usize = 64;
+const _: () = assert!(LOGIN_USERS_MAX < LOGINS_REMEMBERED_MAX);
+
+/// Most requirements of one label selector.
+pub const SELECTOR_REQUIREMENTS_MAX: usize = 100;
+/// How long the cluster's word on a token or a permission is remembered, seconds; as API servers do.
+pub const REVIEWS_REMEMBERED_S: u64 = 10;
+/// Most words of the cluster that are remembered, of tokens and of permissions each.
+pub const REVIEWS_REMEMBERED_MAX: usize = 4096;
+/// Most questions to the cluster under way; requests beyond are answered 503.
+pub const REVIEWS_UNDER_WAY_MAX: usize = 64;
+/// Longest wait for the cluster's word, seconds.
+pub const REVIEW_MAX_S: u64 = 10;
+/// Span of time that one request of the backfill asks for, ms.
+pub const BACKFILL_SLICE_MS: i64 = 60_000;
+/// The span is halved down to this when an answer is too large, ms.
+pub const BACKFILL_SLICE_MIN_MS: i64 = 2_000;
+/// Largest answer to a request of the backfill, bytes, as it is sent.
+pub const BACKFILL_ANSWER_MAX_BYTES: usize = 64 << 20;
+/// Largest answer to a request of the backfill, bytes, decompressed.
+pub const BACKFILL_DECODED_MAX_BYTES: usize = 256 << 20;
+/// Most samples that a backfill takes in.
+pub const BACKFILL_SAMPLES_MAX: u64 = 50_000_000;
+/// Samples of this span of time are taken in and decided upon together, ms.
+pub const BACKFILL_BATCH_MS: i64 = 1_000;
+/// Largest request in which a backfill hands samples to the engine, bytes.
+pub const BACKFILL_REQUEST_BYTES: usize = 4 << 20;
+const _: () = assert!(BACKFILL_REQUEST_BYTES < WRITE_DECODED_MAX_BYTES);

@@ -3,4 +3,5 @@
 //! Output: whole lists of [`Document`](crate::config::objects::Document)s, never half of one. Must not
 //! know what the documents mean.
 
+pub mod cluster;
 pub mod files;

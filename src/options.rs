@@ -2,14 +2,24 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod backfill;
+mod cluster;
 mod recording;
+mod security;
 mod size;
 
+pub use backfill::{BackfillFlags, BackfillSettings};
+pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
 pub use recording::{RecordFlags, ReplayFlags};
+pub use security::{ExternalMetrics, Security, SecurityFlags};
 pub use size::{Generation, SizeFlags};
 
+use crate::client::ClientSettings;
 use crate::config::Mode;
 use crate::config::resolve::go_duration_ms;
+use crate::config::shard::Shard;
+use crate::limits::{HISTORY_STEP_MAX_MS, HISTORY_STEP_MIN_MS};
+use crate::recorder::RecordSettings;
 use crate::runner::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -38,7 +48,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the sidecar (the default).
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
     /// Run the sidecar against a built-in emulated vLLM fleet, closed loop, with no other software.
     ///
     /// Ctrl-C or SIGTERM ends it early with the summary so far; the exit status is then 130.
@@ -62,12 +72,15 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Print the relabelling that makes Prometheus send one of several instances its part of the stream.
+    Relabel(RelabelFlags),
 }
 
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeFlags {
-    /// File of static settings (YAML); its keys are the names of these flags with underscores.
+    /// File of static settings (YAML); its keys are the names of these flags with underscores, those of the
+    /// cluster under `cluster`.
     #[arg(long, value_name = "FILE", env = "INFERNO_CONFIG")]
     config: Option<PathBuf>,
     /// Address for HTTP: remote-write in, metrics and queries out [default: 127.0.0.1:9099].
@@ -86,6 +99,14 @@ pub struct ServeFlags {
     /// Whether to publish the wva_* names beside the inferno_* ones [default: true].
     #[arg(long, value_name = "BOOL", env = "INFERNO_WVA_ALIASES")]
     wva_aliases: Option<bool>,
+    /// How long what is published is kept in memory, for queries of the past; 0 for not at all [default: 1h].
+    #[arg(long, value_name = "DURATION", env = "INFERNO_RETENTION", value_parser = duration_ms)]
+    retention: Option<i64>,
+    /// Time between two samples that are kept; decisions are kept when they change [default: 15s].
+    #[arg(long, value_name = "DURATION", env = "INFERNO_RETENTION_STEP", value_parser = duration_ms)]
+    retention_step: Option<i64>,
+    #[command(flatten)]
+    backfill: BackfillFlags,
     /// File with a further dialect table (YAML); may be repeated.
     #[arg(long = "dialect", value_name = "FILE", env = "INFERNO_DIALECTS", value_delimiter = ',')]
     dialects: Vec<PathBuf>,
@@ -97,6 +118,10 @@ pub struct ServeFlags {
     log: Option<String>,
     #[command(flatten)]
     tape: RecordFlags,
+    #[command(flatten)]
+    security: SecurityFlags,
+    #[command(flatten)]
+    cluster: ClusterFlags,
 }
 
 /// Where configuration objects come from.
@@ -172,6 +197,18 @@ pub struct CheckFlags {
     pub json: bool,
 }
 
+/// Flags of `relabel`.
+#[derive(Clone, Debug, Args)]
+pub struct RelabelFlags {
+    /// The part, as `serve` has it: I/N with I from 0.
+    #[arg(long, value_name = "I/N", env = "INFERNO_SHARD", value_parser = shard)]
+    pub shard: Shard,
+}
+
+fn shard(text: &str) -> Result<Shard, String> {
+    Shard::parse(text, host_name)
+}
+
 fn mode(text: &str) -> Result<Mode, String> {
     Mode::parse(text).ok_or_else(|| format!("must be {}", Mode::CHOICES))
 }
@@ -202,11 +239,19 @@ struct FileSettings {
     config_dir: Option<PathBuf>,
     clock: Option<String>,
     wva_aliases: Option<bool>,
+    retention: Option<String>,
+    retention_step: Option<String>,
+    prometheus_url: Option<String>,
+    prometheus_client: ClientSettings,
+    backfill: Option<String>,
+    backfill_wait: Option<String>,
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
     record: Option<PathBuf>,
     record_size: Option<String>,
+    security: SecurityFlags,
+    cluster: ClusterFlags,
 }
 
 /// What the command line asks for.
@@ -226,6 +271,8 @@ pub enum Job {
     Completions(clap_complete::Shell),
     /// Print the manual page, or write all into a folder.
     Man(Option<PathBuf>),
+    /// Print relabelling.
+    Relabel(RelabelFlags),
 }
 
 /// Checked settings of `serve`.
@@ -241,6 +288,10 @@ pub struct Settings {
     pub clock: Clock,
     /// Publish the `wva_*` names too.
     pub wva_aliases: bool,
+    /// What is kept of the past.
+    pub retention: RecordSettings,
+    /// What fills the windows at the start.
+    pub backfill: Option<BackfillSettings>,
     /// Texts of further dialect tables.
     pub dialects: Vec<String>,
     /// Form of the log lines.
@@ -249,6 +300,12 @@ pub struct Settings {
     pub log: String,
     /// Folder of the recording and its largest size in bytes.
     pub tape: Option<(PathBuf, u64)>,
+    /// TLS and authentication.
+    pub security: Security,
+    /// The external metrics API, if it is served.
+    pub external_metrics: Option<ExternalMetrics>,
+    /// The cluster.
+    pub cluster: ClusterSettings,
 }
 
 impl Cli {
@@ -263,6 +320,7 @@ impl Cli {
             Some(Command::Replay(flags)) => Job::Replay(flags),
             Some(Command::Completions { shell }) => Job::Completions(shell),
             Some(Command::Man { dir }) => Job::Man(dir),
+            Some(Command::Relabel(flags)) => Job::Relabel(flags),
         })
     }
 }
@@ -279,14 +337,23 @@ impl ServeFlags {
                 .map_err(|_| anyhow::anyhow!("setting clock: {text:?} is not one of wall, samples"))?,
             (None, None) => Clock::Wall,
         };
+        let backfill = self.backfill.settle(&file, clock)?;
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
-        anyhow::ensure!(
-            source == Source::Files,
-            "--source cluster is not available in this version; mount the objects and use --source files"
-        );
         let tape = self.tape.over(file.record, file.record_size.as_deref())?;
+        let (security, external_metrics) = self.security.settle(file.security)?;
+        let mut retention = RecordSettings::default();
+        if let Some(ms) = duration(self.retention, file.retention.as_deref(), "retention")? {
+            retention.retention.ms = ms;
+        }
+        if let Some(ms) = duration(self.retention_step, file.retention_step.as_deref(), "retention_step")? {
+            let allowed = HISTORY_STEP_MIN_MS..=HISTORY_STEP_MAX_MS;
+            anyhow::ensure!(allowed.contains(&ms), "--retention-step must be from 1s to 2m");
+            retention.step_ms = ms;
+        }
         Ok(Settings {
+            retention,
+            backfill,
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
             config_dir: self.config_dir.or(file.config_dir).unwrap_or_else(|| CONFIG_DIR.into()),
@@ -296,8 +363,27 @@ impl ServeFlags {
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
             tape,
+            security,
+            external_metrics,
+            cluster: self.cluster.or(file.cluster).settle(host_name)?,
         })
     }
+}
+
+/// A duration given by flag, else by the settings file, in milliseconds.
+fn duration(flag: Option<i64>, file: Option<&str>, key: &str) -> anyhow::Result<Option<i64>> {
+    let from_file = || file.map(duration_ms).transpose();
+    match flag {
+        Some(ms) => Ok(Some(ms)),
+        None => from_file().map_err(|why| anyhow::anyhow!("setting {key}: {why}")),
+    }
+}
+
+/// Name of this machine; in a pod, the pod's name.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty()).unwrap_or(name);
+    name.trim().to_owned()
 }
 
 fn default_listen() -> SocketAddr {
@@ -352,6 +438,23 @@ mod tests {
         std::fs::write(path, "listn: 127.0.0.1:7\n").unwrap();
         let error = settings(&["--config", path]).unwrap_err().to_string();
         assert!(error.contains("unknown field `listn`"), "{error}");
+    }
+
+    #[test]
+    fn settings_of_the_cluster_come_from_flags_or_the_file_and_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.yaml");
+        std::fs::write(&path, "source: cluster\ncluster: {namespaces: [a, b], actuation: from-zero-only}\n")
+            .unwrap();
+        let file = settings(&["--config", path.to_str().unwrap(), "--shard", "1/3"]).unwrap();
+        assert_eq!((file.source, file.cluster.namespaces.len()), (Source::Cluster, 2));
+        assert_eq!(file.cluster.actuation, Actuation::FromZeroOnly);
+        let lease = file.cluster.lease.unwrap();
+        assert_eq!((&*lease.name, lease.duration.as_secs()), ("inferno-sidecar-1", 15));
+        assert_eq!(settings(&["--leader-elect", "false"]).unwrap().cluster.lease, None);
+        for wrong in [["--shard", "3/3"], ["--lease-duration", "5s"], ["--lease-retry-period", "0s"]] {
+            assert!(settings(&wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod exposition;
 pub mod gauges;
+pub mod history;
 pub mod json;
 pub mod promql;
 pub mod select;
@@ -29,6 +30,8 @@ pub struct Board {
     pub configured: bool,
     /// The stream has reached the present since the start.
     pub caught_up: bool,
+    /// The past is being replayed from Prometheus; writes of the present wait.
+    pub filling: bool,
     /// Entries by variant.
     pub entries: OrdMap<VariantKey, Arc<Entry>>,
     /// Rejected pieces of configuration.
@@ -145,6 +148,8 @@ pub struct CardLimit {
 /// Where the number of current replicas was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CurrentFrom {
+    /// The scale target itself, in the cluster.
+    TargetObject,
     /// kube-state-metrics series of the scale target.
     TargetSeries,
     /// The pods that report, for want of anything better.
@@ -354,6 +359,13 @@ impl Entry {
         self.decision.as_ref().map(|decision| decision.desired)
     }
 
+    /// Whether this differs from `old` in what an autoscaler acts on.
+    pub fn moves(&self, old: &Entry) -> bool {
+        let counts = |entry: &Entry| entry.decision.as_ref().map(|plan| (plan.desired, plan.current));
+        counts(self) != counts(old)
+            || !Arc::ptr_eq(&self.variant, &old.variant) && self.variant != old.variant
+    }
+
     /// Why there is no decision as of `now`, for an entry without one.
     pub fn undecided(&self, now: TimeMs) -> String {
         let fault = self.health.worst_at(now).map(|fault| fault.explain(&self.variant));
@@ -370,6 +382,9 @@ impl Board {
     pub fn not_ready(&self) -> Option<String> {
         if !self.configured {
             return Some("no configuration has been applied yet".into());
+        }
+        if self.filling {
+            return Some("the windows are being filled from Prometheus; try again".into());
         }
         if self.stream_time.is_none() && !self.entries.is_empty() {
             return Some("no remote-write sample has arrived yet; check Prometheus's remote_write".into());

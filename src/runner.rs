@@ -3,11 +3,12 @@
 //! Whoever waits for an answer to a write hears it only after the board with its decisions is in place.
 //! Several waiting events share one publication, so a burst costs one recomputation per touched model.
 
-use crate::config::objects::Document;
+use crate::config::cluster::ClusterChange;
 use crate::config::{Problem, Snapshot};
 use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
 use crate::publish::Board;
+use crate::recorder::{RecordSettings, Recorder};
 use crate::tape;
 use crate::units::TimeMs;
 use crate::wire::{Version, WireError};
@@ -68,9 +69,11 @@ enum Event {
         snapshot: Box<Snapshot>,
         problems: Arc<[Problem]>,
         /// What the snapshot was made of.
-        documents: Option<Arc<[Document]>>,
+        basis: Option<tape::Basis>,
         done: SyncSender<()>,
     },
+    Filled,
+    Cluster(Box<ClusterChange>),
 }
 
 /// Answer to a write: what became of it, and its buffer back for reuse.
@@ -99,6 +102,7 @@ pub struct Handle {
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Receiver<u64>,
+    record: Recorder,
     /// The clock in force.
     pub clock: Clock,
     /// Figures of the recorder, if there is one; it then wants bodies of writes as received.
@@ -138,18 +142,28 @@ impl Handle {
         self.apply_resolved(snapshot, problems, None)
     }
 
-    /// The same with the documents that the configuration was made of, for the recorder.
+    /// The same with what the configuration was made of, for the recorder.
     pub fn apply_resolved(
         &self,
         snapshot: Snapshot,
         problems: Arc<[Problem]>,
-        documents: Option<Arc<[Document]>>,
+        basis: Option<tape::Basis>,
     ) -> Result<(), RunnerError> {
         let (done, heard) = sync_channel(1);
         self.events
-            .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, documents, done })
+            .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, basis, done })
             .map_err(|_| RunnerError::Ended)?;
         heard.recv().map_err(|_| RunnerError::Ended)
+    }
+
+    /// Tells that all of the past was written: decisions are given out from now on.
+    pub fn filled(&self) -> Result<(), RunnerError> {
+        self.events.send(Event::Filled).map_err(|_| RunnerError::Ended)
+    }
+
+    /// Hands over what changed in the cluster; its decisions follow without being waited for.
+    pub fn apply_cluster(&self, change: ClusterChange) -> Result<(), RunnerError> {
+        self.events.send(Event::Cluster(Box::new(change))).map_err(|_| RunnerError::Ended)
     }
 
     /// Current board.
@@ -162,30 +176,44 @@ impl Handle {
         self.stats.load_full()
     }
 
+    /// What was published in the past.
+    pub fn record(&self) -> &Recorder {
+        &self.record
+    }
+
     /// Hears of every new board by its version.
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.versions.clone()
     }
 }
 
-/// Starts the engine's thread. It ends when the last handle is dropped.
+/// Starts the engine's thread, and its record with default settings. It ends when the last handle is dropped.
 pub fn spawn(engine: Engine, clock: Clock) -> std::io::Result<(Handle, JoinHandle<()>)> {
-    spawn_taped(engine, clock, None)
+    spawn_recorded(engine, clock, RecordSettings::default(), None)
 }
 
-/// The same with a recorder of everything that drives the engine.
-pub fn spawn_taped(
+/// As [`spawn`], with settings for the record in memory, and with a recorder of everything that drives the
+/// engine.
+pub fn spawn_recorded(
     engine: Engine,
     clock: Clock,
+    settings: RecordSettings,
     tape: Option<tape::Recorder>,
 ) -> std::io::Result<(Handle, JoinHandle<()>)> {
+    let record = Recorder::spawn(settings.retention)?;
     let (events, inbox) = sync_channel(WRITE_QUEUE_MAX);
     let board = Arc::new(ArcSwap::from(engine.board().clone()));
     let stats = Arc::new(ArcSwap::from_pointee(Stats::default()));
     let (version_sender, versions) = watch::channel(0);
-    let counters = tape.as_ref().map(tape::Recorder::counters);
-    let handle =
-        Handle { events, board: board.clone(), stats: stats.clone(), versions, clock, tape: counters };
+    let handle = Handle {
+        events,
+        board: board.clone(),
+        stats: stats.clone(),
+        versions,
+        record: record.clone(),
+        clock,
+        tape: tape.as_ref().map(tape::Recorder::counters),
+    };
     let mut runner = Runner {
         engine,
         clock,
@@ -193,6 +221,9 @@ pub fn spawn_taped(
         board,
         stats,
         versions: version_sender,
+        record,
+        step_ms: settings.step_ms,
+        next_step: TimeMs::MIN,
         answers: Vec::new(),
         applied: Vec::new(),
     };
@@ -207,6 +238,11 @@ struct Runner {
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Sender<u64>,
+    record: Recorder,
+    /// Time between two steps of the record, ms.
+    step_ms: i64,
+    /// When its next step is due.
+    next_step: TimeMs,
     /// Writes taken in but not answered yet.
     answers: Vec<(oneshot::Sender<WriteDone>, WriteDone)>,
     /// Configurations taken in but not confirmed yet.
@@ -253,22 +289,36 @@ impl Runner {
                 }
                 self.answers.push((reply, WriteDone { outcome, buffer: message }));
             }
-            Event::Snapshot { snapshot, problems, documents, done } => {
+            Event::Snapshot { snapshot, problems, basis, done } => {
                 self.engine.apply_snapshot(&snapshot, problems);
-                if let (Some(tape), Some(documents)) = (&mut self.tape, documents) {
-                    tape.configuration(documents);
+                if let (Some(tape), Some(basis)) = (&mut self.tape, basis) {
+                    tape.configuration(basis);
                 }
                 self.applied.push(done);
+            }
+            Event::Filled => {
+                if let Some(tape) = &mut self.tape {
+                    tape.filled();
+                }
+                self.engine.filled();
+            }
+            Event::Cluster(change) => {
+                if let Some(tape) = &mut self.tape {
+                    tape.cluster((*change).clone());
+                }
+                self.engine.apply_cluster(*change);
             }
         }
     }
 
     fn publish(&mut self) {
-        let board = self.engine.publish();
+        let before = self.engine.board().clone();
+        let published = self.engine.publish();
+        self.note(before);
         if let Some(tape) = &mut self.tape {
-            tape.published(board.clone());
+            tape.published(published.clone());
         }
-        if let Some(board) = board {
+        if let Some(board) = published {
             let version = board.version;
             self.board.store(board);
             self.versions.send_replace(version);
@@ -283,6 +333,33 @@ impl Runner {
         }
         for scaling in self.engine.take_scalings() {
             log_scaling(&scaling);
+        }
+    }
+}
+
+impl Runner {
+    /// Hands the record what is due: until now the board was `before`, so a step that lies behind us is made
+    /// of that one.
+    fn note(&mut self, before: Arc<Board>) {
+        let moved = self.engine.take_moved();
+        let Some(now) = self.now() else { return };
+        if before.configured && !before.filling && now >= self.next_step {
+            self.record.step(before, TimeMs(now.0 - now.0.rem_euclid(self.step_ms)));
+        }
+        // So too after a clock that was set back.
+        if now >= self.next_step || self.next_step.since(now) > self.step_ms {
+            self.next_step = TimeMs(now.0 - now.0.rem_euclid(self.step_ms)) + self.step_ms;
+        }
+        if !moved.is_empty() {
+            self.record.moved(self.engine.board().clone(), moved, now);
+        }
+    }
+
+    /// The time of what is published now; `None` before the first sample where samples are the clock.
+    fn now(&self) -> Option<TimeMs> {
+        match self.clock {
+            Clock::Wall => Some(wall_now()),
+            Clock::Samples => self.engine.stream_time(),
         }
     }
 }

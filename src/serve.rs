@@ -2,37 +2,38 @@
 //!
 //! Handlers read the board and send events to the engine; they know nothing of how decisions are made.
 
+pub mod access;
 mod admin;
+mod connection;
+pub mod external;
 mod form;
 mod keda;
 mod own;
 mod page;
 mod query;
+mod read;
+pub mod rotation;
 mod series;
 mod stream;
+pub mod tls;
 mod variants;
 mod write;
 
+use access::{Access, Surface, guarded};
+pub use connection::{Closing, serve, serve_on};
 pub use own::OwnMetrics;
 
-use crate::limits::{CONNECTIONS_MAX, HEADER_READ_MAX_S, SHUTDOWN_GRACE_S, STREAMS_PER_CONNECTION_MAX};
 use crate::runner::Handle;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tower::ServiceExt;
+use tokio::sync::Semaphore;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -45,8 +46,12 @@ pub struct Context {
     pub own: Arc<OwnMetrics>,
     /// Bytes of write requests that may still be taken in.
     pub write_bytes: Arc<Semaphore>,
+    /// Places for queries over the record.
+    pub queries: Arc<Semaphore>,
     /// Longest time a sender may take over one request body.
     pub write_body_max: Duration,
+    /// Who may use what.
+    pub access: Arc<Access>,
     /// Reads the configuration again; says what went wrong.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// The stream of decisions.
@@ -54,7 +59,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context with its limits at their full value.
+    /// A context with its limits at their full value, open to everybody.
     pub fn new(
         engine: Handle,
         wva_aliases: bool,
@@ -64,28 +69,21 @@ impl Context {
         let write_bytes = Arc::new(Semaphore::new(crate::limits::WRITE_INFLIGHT_MAX_BYTES));
         let write_body_max = Duration::from_secs(crate::limits::WRITE_BODY_MAX_S);
         let stream = stream::Hub::start(engine.clone(), own.clone());
-        Context { engine, wva_aliases, own, write_bytes, write_body_max, reload, stream }
+        let access = Arc::default();
+        let queries = Arc::new(Semaphore::new(crate::limits::QUERY_CONCURRENCY_MAX));
+        Context { engine, wva_aliases, own, write_bytes, queries, write_body_max, access, reload, stream }
     }
 }
 
-/// Tells an answer without an end that the server is about to close. Every request carries it as an
-/// extension.
-#[derive(Clone)]
-pub struct Closing(watch::Receiver<()>);
-
-impl Closing {
-    /// Completes when the server begins to close.
-    pub async fn closed(mut self) {
-        // Nothing is ever sent: the sender is dropped.
-        while self.0.changed().await.is_ok() {}
-    }
-}
-
-/// All routes.
+/// All routes. A path belongs to one surface, whose guard it stands behind; probes are open.
 pub fn router(context: Context) -> Router {
-    Router::new()
+    let behind = |surface, routes: Router<Context>| {
+        routes.route_layer(from_fn_with_state((context.clone(), surface), guarded))
+    };
+    let write = Router::new().route("/api/v1/write", post(write::write));
+    let read = Router::new()
         .route("/", get(admin::index))
-        .route("/api/v1/write", post(write::write))
+        .route("/api/v1/read", post(read::read))
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
         .route("/api/v1/series", get(series::series).post(series::series))
@@ -97,89 +95,16 @@ pub fn router(context: Context) -> Router {
         .route("/api/v1/variants/{namespace}/{name}", get(variants::variant))
         .route("/api/v1/stream", get(stream::stream))
         .route("/metrics", get(admin::metrics))
+        .merge(keda::routes(&context));
+    let admin = Router::new().route("/-/reload", post(admin::reload).put(admin::reload));
+    Router::new()
         .route("/-/healthy", get(admin::healthy))
         .route("/-/ready", get(admin::ready))
-        .route("/-/reload", post(admin::reload).put(admin::reload))
-        .route_service(keda::PATH, keda::service(context.clone()))
+        .merge(behind(Surface::Write, write))
+        .merge(behind(Surface::Read, read))
+        .merge(behind(Surface::Admin, admin))
         .fallback(admin::unknown_path)
         .with_state(context)
-}
-
-/// Serves `router` until `shutdown` completes, then lets open requests finish for a grace period.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let (open_until_dropped, closing) = watch::channel(());
-    let service = router.map_request(move |mut request| {
-        single_slashes(&mut request);
-        request.extensions_mut().insert(Closing(closing.clone()));
-        request
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(HEADER_READ_MAX_S))
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(HEADER_READ_MAX_S))
-        // KEDA sends everything to one address over one connection, and a push trigger keeps a stream open.
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
-    let open = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    tokio::pin!(shutdown);
-    loop {
-        let permit = tokio::select! {
-            () = &mut shutdown => break,
-            permit = connections.clone().acquire_owned() => permit,
-        };
-        let stream = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: wait for some to be closed.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
-        // Answers are small and latency is the point.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(service.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = open.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-            drop(permit);
-        });
-    }
-    drop(listener);
-    drop(open_until_dropped);
-    if tokio::time::timeout(Duration::from_secs(SHUTDOWN_GRACE_S), open.shutdown()).await.is_err() {
-        tracing::warn!("requests still open after {SHUTDOWN_GRACE_S} s are cut off");
-    }
-}
-
-/// KEDA joins its server address and the path, so a trailing slash there gives `//api/...`.
-fn single_slashes(request: &mut Request<hyper::body::Incoming>) {
-    if !request.uri().path().contains("//") {
-        return;
-    }
-    let mut path = String::with_capacity(request.uri().path().len());
-    for character in request.uri().path().chars() {
-        if character != '/' || !path.ends_with('/') {
-            path.push(character);
-        }
-    }
-    if let Some(query) = request.uri().query() {
-        path.push('?');
-        path.push_str(query);
-    }
-    if let Ok(uri) = path.parse::<Uri>() {
-        *request.uri_mut() = uri;
-    }
 }
 
 /// An error in the form of the Prometheus API.
@@ -189,7 +114,12 @@ pub fn api_error(status: StatusCode, kind: &str, message: &str) -> Response {
 
 /// A JSON answer.
 pub fn json_response(status: StatusCode, value: &serde_json::Value) -> Response {
-    let mut response = (status, Body::from(value.to_string())).into_response();
+    json_text(status, value.to_string())
+}
+
+/// An answer that is JSON already.
+pub fn json_text(status: StatusCode, text: String) -> Response {
+    let mut response = (status, Body::from(text)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(crate::limits::RETRY_AFTER_S));

@@ -13,12 +13,13 @@
 //!
 //! # Map
 //! [`segment`] frames and reads; [`ring`] keeps the files within their size; [`recorder`] is the queue and its
-//! thread; [`digest`] condenses a publication.
+//! thread; [`cluster`] keeps what the cluster says; [`digest`] condenses a publication.
 
+pub mod cluster;
 pub mod convert;
 pub mod digest;
 pub mod recorder;
 pub mod ring;
 pub mod segment;
 
-pub use recorder::{Body, Counters, Recorder, Recording, Setup};
+pub use recorder::{Basis, Body, Counters, Recorder, Recording, Setup};

@@ -7,6 +7,7 @@ pub mod histogram;
 pub mod proto;
 pub mod v1;
 pub mod v2;
+pub mod xor;
 
 use crate::limits::{WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
 use crate::units::TimeMs;

@@ -14,6 +14,7 @@ use inferno_sidecar::emulate::fleet::Fleet;
 use inferno_sidecar::emulate::standard::{self, CONFIG_YAML, StandardOptions};
 use inferno_sidecar::engine::Engine;
 use inferno_sidecar::proto::WriteRequest;
+use inferno_sidecar::recorder::RecordSettings;
 use inferno_sidecar::replay::{Outcome, play};
 use inferno_sidecar::runner::{self, Clock, wall_now};
 use inferno_sidecar::series::dialect::Dialects;
@@ -246,10 +247,12 @@ async fn wall_run(dir: &Path, seed: u64) {
         dialects: Vec::new(),
         sample_clock: false,
         started: wall_now() + seed as i64,
+        ..Setup::default()
     };
     let (recorder, recording) = Recorder::start(setup).unwrap();
     let engine = Engine::new(Arc::new(Dialects::built_in()));
-    let (engine, _thread) = runner::spawn_taped(engine, Clock::Wall, Some(recorder)).unwrap();
+    let (engine, _thread) =
+        runner::spawn_recorded(engine, Clock::Wall, RecordSettings::default(), Some(recorder)).unwrap();
     let mut resolved = Resolved::default();
     let start = TimeMs(wall_now().0 - 60_000);
     let mut fleet =

@@ -68,6 +68,9 @@ pub(in crate::config) enum Kind {
     ScaledObject,
     ConfigMap,
     Namespace,
+    Deployment,
+    StatefulSet,
+    LeaderWorkerSet,
 }
 
 impl Kind {
@@ -78,6 +81,9 @@ impl Kind {
             Kind::ScaledObject => "ScaledObject",
             Kind::ConfigMap => "ConfigMap",
             Kind::Namespace => "Namespace",
+            Kind::Deployment => "Deployment",
+            Kind::StatefulSet => "StatefulSet",
+            Kind::LeaderWorkerSet => "LeaderWorkerSet",
         }
     }
 
@@ -88,6 +94,8 @@ impl Kind {
             Kind::HorizontalPodAutoscaler => group == "autoscaling",
             Kind::ScaledObject => group == "keda.sh",
             Kind::ConfigMap | Kind::Namespace => group.is_empty(),
+            Kind::Deployment | Kind::StatefulSet => group == "apps",
+            Kind::LeaderWorkerSet => group == "leaderworkerset.x-k8s.io",
         }
     }
 
@@ -97,12 +105,15 @@ impl Kind {
             Kind::HorizontalPodAutoscaler => "autoscaling/v2",
             Kind::ScaledObject => "keda.sh/v1alpha1",
             Kind::ConfigMap | Kind::Namespace => "v1",
+            Kind::Deployment | Kind::StatefulSet => "apps/v1",
+            Kind::LeaderWorkerSet => "leaderworkerset.x-k8s.io/v1",
         }
     }
 }
 
 const OUR_GROUPS: [&str; 2] = ["llmd.ai", "llm-d.ai"];
 
+/// Kinds that declare or configure something.
 const KINDS: [Kind; 5] = [
     Kind::VariantAutoscaling,
     Kind::HorizontalPodAutoscaler,
@@ -111,8 +122,11 @@ const KINDS: [Kind; 5] = [
     Kind::Namespace,
 ];
 
+/// Kinds that are scaled; they say which accelerators their pods use.
+const TARGET_KINDS: [Kind; 3] = [Kind::Deployment, Kind::StatefulSet, Kind::LeaderWorkerSet];
+
 /// Kinds that commonly lie beside ours in a folder and mean nothing to us.
-const QUIET_KINDS: [&str; 44] = [
+const QUIET_KINDS: [&str; 41] = [
     "APIService",
     "Certificate",
     "ClusterRole",
@@ -122,7 +136,6 @@ const QUIET_KINDS: [&str; 44] = [
     "CronJob",
     "CustomResourceDefinition",
     "DaemonSet",
-    "Deployment",
     "Endpoints",
     "Gateway",
     "HTTPRoute",
@@ -134,7 +147,6 @@ const QUIET_KINDS: [&str; 44] = [
     "Issuer",
     "Job",
     "Kustomization",
-    "LeaderWorkerSet",
     "LimitRange",
     "NetworkPolicy",
     "PersistentVolume",
@@ -154,7 +166,6 @@ const QUIET_KINDS: [&str; 44] = [
     "Service",
     "ServiceAccount",
     "ServiceMonitor",
-    "StatefulSet",
     "StorageClass",
     "TriggerAuthentication",
 ];
@@ -327,7 +338,8 @@ fn identify<'v>(
         return Err(no_object(value, kind));
     };
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    let Some(known) = KINDS.into_iter().find(|known| known.name() == kind) else {
+    let mut known = KINDS.into_iter().chain(TARGET_KINDS);
+    let Some(known) = known.find(|known| known.name() == kind) else {
         return if QUIET_KINDS.contains(&kind) || kind.ends_with("List") && !OUR_GROUPS.contains(&group) {
             Ok(None)
         } else {

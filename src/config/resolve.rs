@@ -14,6 +14,7 @@ use serde_json::Value;
 
 mod assemble;
 mod classes;
+pub mod hardware;
 mod inventory;
 mod profile;
 mod read;
@@ -22,6 +23,7 @@ mod thresholds;
 pub(in crate::config) mod value;
 mod variant;
 
+pub use tables::is_configuration;
 pub use value::go_duration_ms;
 
 use super::objects::{Document, DocumentContent, Keep, Kind, Object, ObjectId, Refused, file_of, objects};
@@ -50,12 +52,22 @@ struct Memory {
 
 /// Resolves all documents of a source. `previous` is the outcome before, or the default at the start;
 /// variants and models that did not change are the same `Arc`s as there.
-pub fn resolve(documents: &[Document], previous: &Resolved) -> Resolved {
+pub fn resolve<'d>(documents: impl IntoIterator<Item = &'d Document>, previous: &Resolved) -> Resolved {
+    resolve_at(documents, previous, None)
+}
+
+/// The same for a cluster: ConfigMaps of the namespace `home` are for everybody, those of another one for
+/// that namespace alone.
+pub fn resolve_at<'d>(
+    documents: impl IntoIterator<Item = &'d Document>,
+    previous: &Resolved,
+    home: Option<&str>,
+) -> Resolved {
     let mut book = Book::new(&previous.memory.pieces);
-    let mut documents: Vec<&Document> = documents.iter().collect();
+    let mut documents: Vec<&Document> = documents.into_iter().collect();
     documents.sort_by(|left, right| origin_order(&left.origin).cmp(&origin_order(&right.origin)));
     let found = collect(&documents, &previous.memory, &mut book);
-    let mut snapshot = assemble::snapshot(&mut book, &found);
+    let mut snapshot = assemble::snapshot(&mut book, &found, home);
     share(&mut snapshot.variants, &previous.snapshot.variants);
     share(&mut snapshot.models, &previous.snapshot.models);
     let mut problems = std::mem::take(&mut book.problems);

@@ -241,8 +241,11 @@ impl Engine {
         self.set_entry(next, entry);
     }
 
-    /// Counts and reports a change of the desired count.
+    /// Counts and reports a change of the desired count. Those that are replayed were counted in their time.
     fn note_scaling(&mut self, id: VariantId, decision: &Decision) {
+        if self.filling {
+            return;
+        }
         let variant = &mut self.topology.variants[id as usize];
         let from = variant.decision.as_ref().map_or(decision.current, |old| old.desired);
         if from == decision.desired {

@@ -27,6 +27,10 @@ impl Engine {
         if !std::mem::take(&mut self.nodes_changed) {
             return;
         }
+        if let Some(cards) = &self.mirrored_cards {
+            self.cards.set_nodes(cards.clone());
+            return;
+        }
         let mut cards: BTreeMap<String, u64> = BTreeMap::new();
         for (_, node) in &self.store.nodes {
             let Some(pool) = &node.pool else { continue };

@@ -21,6 +21,8 @@ pub struct Observed {
     pub first_seen: Option<TimeMs>,
     /// Replica counts of its target: (pods, pods not ready).
     pub target: Option<(u32, u32)>,
+    /// They come from the object itself.
+    pub is_mirrored: bool,
     /// Replicas there are, as far as anybody can tell; filled in with the last decision at hand.
     pub pods: u32,
     /// Replicas of `pods` that are not ready.
@@ -48,6 +50,7 @@ impl Observed {
             reporting: 0,
             first_seen: None,
             target: None,
+            is_mirrored: false,
             pods: 0,
             pending: 0,
             load: Load::default(),
@@ -227,6 +230,7 @@ pub fn observe(
     observed.target = variant.target.and_then(|id| target_counts(store, id));
     if let Some(target) = variant.target.and_then(|id| store.targets.get(id as usize)) {
         observed.health.newest_sample = Some(target.last_seen).filter(|time| *time > TimeMs::MIN);
+        observed.is_mirrored = target.mirrored.is_some();
     }
     let mut silence = PodSilence::default();
     let mut mismatch = None;
@@ -330,10 +334,13 @@ fn other_model(replica: &Replica, configured: &Arc<str>) -> Option<Arc<str>> {
     replica.model.clone().filter(|seen| seen != configured)
 }
 
-/// Pods of a target and how many of them are not ready, from kube-state-metrics. These series have no
+/// Pods of a target and how many of them are not ready, from the object itself or kube-state-metrics. These series have no
 /// age limit of their own: an old count is better than none, and staleness markers end it. Several
 /// exporters (one that was restarted, say) speak of the same pods, so the newest word counts.
 fn target_counts(store: &Store, id: SubjectId) -> Option<(u32, u32)> {
+    if let Some(object) = store.targets[id as usize].mirrored {
+        return Some((object.status, object.status.saturating_sub(object.ready)));
+    }
     let newest = |signal: Signal| {
         let slots = store.targets[id as usize].slots.iter().map(|id| &store.slots[*id as usize]);
         let values = slots.filter(|slot| slot.signal == signal && !slot.stale).filter_map(|slot| {

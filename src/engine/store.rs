@@ -2,6 +2,7 @@
 //! owners and scheduler queues that they describe, and the index from label bytes to slot.
 
 use crate::config::TargetKind;
+use crate::config::cluster::{PodFact, TargetReplicas};
 use crate::limits::SERIES_ALIASES_MAX;
 use crate::series::classify::Unused;
 use crate::series::{Owner, Signal};
@@ -19,6 +20,8 @@ use super::topology::{Join, ModelId, VariantId};
 pub type SlotId = u32;
 /// Index of a replica, target or scheduler queue in its slab.
 pub type SubjectId = u32;
+/// Namespace, kind and name of a scale target.
+pub type TargetKey = (Arc<str>, TargetKind, Arc<str>);
 
 /// The thing a slot describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +122,8 @@ pub struct TargetCounts {
     pub slots: Vec<SlotId>,
     /// Variant that scales it.
     pub variant: Option<VariantId>,
+    /// Counts of the object itself, where the cluster is mirrored.
+    pub mirrored: Option<TargetReplicas>,
 }
 
 impl Default for TargetCounts {
@@ -128,6 +133,7 @@ impl Default for TargetCounts {
             interval: Interval::default(),
             slots: Vec::new(),
             variant: None,
+            mirrored: None,
         }
     }
 }
@@ -166,7 +172,9 @@ pub struct Store {
     /// Scale targets.
     pub targets: Slab<TargetCounts>,
     /// Targets by (namespace, kind, name).
-    pub target_ids: AHashMap<(Arc<str>, TargetKind, Arc<str>), SubjectId>,
+    pub target_ids: AHashMap<TargetKey, SubjectId>,
+    /// Pods by (namespace, name), where the cluster is mirrored.
+    pub pods: AHashMap<(Arc<str>, Arc<str>), PodFact>,
     /// Owned objects, by slot subject.
     pub owned: Slab<OwnedKey>,
     /// Owners of pods and ReplicaSets, with the number of series that name one.
@@ -205,6 +213,7 @@ impl Default for Store {
             replica_ids: AHashMap::new(),
             targets: Slab::new(),
             target_ids: AHashMap::new(),
+            pods: AHashMap::new(),
             owned: Slab::new(),
             owners: AHashMap::new(),
             schedulers: Slab::new(),
@@ -379,6 +388,17 @@ impl Store {
         }
     }
 
+    /// Forgets a scale target that neither a series nor the cluster speaks of; tells whether it has.
+    pub fn remove_empty_target(&mut self, id: SubjectId) -> bool {
+        let is_empty = |target: &TargetCounts| target.slots.is_empty() && target.mirrored.is_none();
+        if !self.targets.get(id as usize).is_some_and(is_empty) {
+            return false;
+        }
+        self.targets.remove(id as usize);
+        self.target_ids.retain(|_, target| *target != id);
+        true
+    }
+
     fn remove_subject(&mut self, subject: SubjectRef) {
         match subject {
             SubjectRef::Replica(id) => {
@@ -386,10 +406,7 @@ impl Store {
                     self.replica_ids.remove(&(replica.namespace, replica.pod));
                 }
             }
-            SubjectRef::Target(id) => {
-                self.targets.try_remove(id as usize);
-                self.target_ids.retain(|_, target| *target != id);
-            }
+            SubjectRef::Target(id) => drop(self.remove_empty_target(id)),
             SubjectRef::Scheduler(id) => {
                 if let Some(scheduler) = self.schedulers.try_remove(id as usize) {
                     self.scheduler_ids.remove(&(scheduler.namespace, scheduler.model));

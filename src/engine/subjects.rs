@@ -2,7 +2,7 @@
 //! with their last.
 
 use super::Engine;
-use super::store::{OwnedKey, Replica, Scheduler, SlotId, SubjectId, SubjectRef, TargetCounts};
+use super::store::{OwnedKey, Replica, Scheduler, SlotId, SubjectId, SubjectRef};
 use super::topology::NoJoin;
 use crate::limits::SERIES_FORGET_MS;
 use crate::series::{Classified, Owner, Subject};
@@ -27,18 +27,8 @@ impl Engine {
             },
             Subject::Target { namespace, kind, name } => {
                 let key = (namespace.clone(), *kind, name.clone());
-                let targets = &mut self.store.targets;
-                let id = *self
-                    .store
-                    .target_ids
-                    .entry(key)
-                    .or_insert_with(|| targets.insert(TargetCounts::default()) as SubjectId);
-                let variant = self.topology.variant_of_target(namespace, *kind, name);
-                targets[id as usize].variant = variant;
-                if let Some(variant) = variant {
-                    self.topology.variants[variant as usize].target = Some(id);
-                }
-                SubjectRef::Target(id)
+                let known = self.store.target_ids.get(&key).copied();
+                SubjectRef::Target(known.unwrap_or_else(|| self.add_target(&key)))
             }
             Subject::Scheduler { namespace, model } => {
                 SubjectRef::Scheduler(self.scheduler_subject(namespace, model))

@@ -19,6 +19,8 @@ pub type ModelId = u32;
 /// How a pod was joined to its variant, in the order in which the ways are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum JoinWay {
+    /// Owner references of the pod in the cluster.
+    Owner,
     /// Streamed owner series (`kube_pod_owner`, `kube_replicaset_owner`).
     OwnerSeries,
     /// A label of the series names the variant.
@@ -33,6 +35,7 @@ impl JoinWay {
     /// Name under which it is shown.
     pub fn as_str(self) -> &'static str {
         match self {
+            JoinWay::Owner => "owner",
             JoinWay::OwnerSeries => "owner_series",
             JoinWay::VariantLabel => "variant_label",
             JoinWay::PodName => "pod_name",
@@ -313,6 +316,7 @@ impl Topology {
             earlier(&mut model.watched_since);
         }
         for (_, variant) in &mut self.variants {
+            variant.stabilizer.forget();
             for decision in variant.plan.iter_mut().chain(&mut variant.decision) {
                 earlier(&mut decision.transition_since);
             }
@@ -358,8 +362,12 @@ impl Topology {
         let Some(candidates) = self.by_namespace.get(&replica.namespace) else {
             return Err(NoJoin::NoVariantInNamespace);
         };
+        if let Some(pod) = store.pods.get(&(replica.namespace.clone(), replica.pod.clone())) {
+            let owner = pod.owner.iter().map(|owner| (owner.kind, owner.name.clone()));
+            return self.join_by_owner(replica, &owner.collect::<Vec<_>>(), JoinWay::Owner);
+        }
         if let Some(owners) = owning_targets(replica, store) {
-            return self.join_by_owner(replica, &owners);
+            return self.join_by_owner(replica, &owners, JoinWay::OwnerSeries);
         }
         if let Some(name) = &replica.variant_label {
             let key = VariantKey { namespace: replica.namespace.clone(), name: name.clone() };
@@ -375,22 +383,36 @@ impl Topology {
 
     /// A known owner is an answer even when no variant claims it: guessing on would give the pod of an
     /// unmanaged Deployment to a variant.
-    fn join_by_owner(&self, replica: &Replica, owners: &[(TargetKind, Arc<str>)]) -> Join {
+    fn join_by_owner(&self, replica: &Replica, owners: &[(TargetKind, Arc<str>)], way: JoinWay) -> Join {
         for (kind, name) in owners {
             let Some(id) = self.variant_of_target(&replica.namespace, *kind, name) else { continue };
             let worker = *kind == TargetKind::LeaderWorkerSet && podname::is_group_worker(&replica.pod, name);
-            return if worker { Err(NoJoin::GroupWorker) } else { Ok((id, JoinWay::OwnerSeries)) };
+            return if worker { Err(NoJoin::GroupWorker) } else { Ok((id, way)) };
         }
         Err(NoJoin::OwnerNotManaged)
     }
 
+    /// Variants whose targets of any kind have that name.
+    fn variants_of_name(&self, namespace: &Arc<str>, name: &str) -> impl Iterator<Item = VariantId> {
+        let name: Arc<str> = name.into();
+        let of = |kind| self.by_target.get(&(namespace.clone(), kind, name.clone())).copied();
+        TargetKind::ALL.map(of).into_iter().flatten()
+    }
+
     fn join_by_pod_name(&self, replica: &Replica, candidates: &[VariantId]) -> Option<Join> {
-        let id = candidates.iter().copied().filter(|id| {
+        let belongs = |id: &VariantId| {
             let target = &self.variants[*id as usize].config.target;
             podname::belongs_to(&replica.pod, target.kind, &target.name)
-        });
+        };
         // Of "llama" and "llama-7d9c" the longer name says more about where the pod came from.
-        let id = id.max_by_key(|id| self.variants[*id as usize].config.target.name.len())?;
+        let length = |id: &VariantId| (self.variants[*id as usize].config.target.name.len(), *id);
+        let id = match podname::possible_targets(&replica.pod) {
+            Some(names) => {
+                let claimed = names.flat_map(|name| self.variants_of_name(&replica.namespace, name));
+                claimed.filter(belongs).max_by_key(length)
+            }
+            None => candidates.iter().copied().filter(belongs).max_by_key(length),
+        }?;
         let target = &self.variants[id as usize].config.target;
         if target.kind == TargetKind::LeaderWorkerSet && podname::is_group_worker(&replica.pod, &target.name)
         {

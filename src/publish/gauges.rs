@@ -35,6 +35,8 @@ pub struct Family {
     pub kind: FamilyKind,
     /// The reference controller's newer name of a family of ours; switchable.
     pub alias: bool,
+    /// Name of the family that the values are those of: its own, or for an alias the family of ours.
+    pub origin: &'static str,
     /// An autoscaler acts on it: to answer without it would be read as zero.
     pub vital: bool,
     value: Value,
@@ -54,7 +56,15 @@ enum Value {
 }
 
 const fn family(name: &'static str, help: &'static str, value: fn(&Entry, TimeMs) -> Option<f64>) -> Family {
-    Family { name, help, kind: FamilyKind::Gauge, alias: false, vital: false, value: Value::One(value) }
+    Family {
+        name,
+        help,
+        kind: FamilyKind::Gauge,
+        alias: false,
+        origin: name,
+        vital: false,
+        value: Value::One(value),
+    }
 }
 
 const fn vital(family: Family) -> Family {

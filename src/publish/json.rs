@@ -141,6 +141,7 @@ fn decision(decision: &Decision) -> Value {
         "pending": decision.pending,
         "reporting": decision.reporting,
         "currentFrom": match decision.current_from {
+            CurrentFrom::TargetObject => "scale target",
             CurrentFrom::TargetSeries => "kube-state-metrics",
             CurrentFrom::ReportingPods => "reporting pods",
         },

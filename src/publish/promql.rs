@@ -1,20 +1,26 @@
-//! The part of PromQL that autoscalers and dashboards ask, over present values.
+//! The part of PromQL that autoscalers and dashboards ask, over present and recorded values.
 //!
-//! Parsed by a library, evaluated here over a [`Source`]. What is not evaluated is an error that names
-//! it. An error of a selector is an error of the whole query, whatever stands around it: `x or vector(0)`
+//! Parsed by a library, evaluated here over a [`Source`], at one moment at a time. What is not evaluated is an
+//! error that names it. An error of a selector is an error of the whole query, whatever stands around it: `x or vector(0)`
 //! gives no 0 while `x` is not known.
 
 mod aggregate;
 mod binary;
 mod depth;
 mod functions;
+mod moment;
+mod range;
 #[cfg(test)]
 mod tests;
 
+pub use moment::{Moment, SelectorId, Use, id_of};
+pub use range::Track;
+
 use super::select::Selector;
 use crate::limits::{QUERY_LEVELS_MAX, QUERY_SAMPLES_MAX};
+use crate::units::TimeMs;
 use promql_parser::label::METRIC_NAME;
-use promql_parser::parser::Expr;
+use promql_parser::parser::{Expr, VectorSelector};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
@@ -26,11 +32,11 @@ pub enum QueryError {
     BadData(String),
     /// PromQL that is not evaluated here. HTTP 422, `execution`.
     #[error(
-        "{0} is not evaluated here; selectors, aggregations, operators and a few functions over present \
-         values are, such as sum by (exported_namespace) (inferno_desired_replicas{{variant_name=\"x\"}})"
+        "{0} is not evaluated here; selectors, aggregations, operators and the usual functions are, such as \
+         sum by (exported_namespace) (max_over_time(inferno_desired_replicas{{variant_name=\"x\"}}[5m]))"
     )]
     Unsupported(String),
-    /// PromQL that has no result for the present values. HTTP 422, `execution`.
+    /// PromQL that has no result for the values that there are. HTTP 422, `execution`.
     #[error("{0}")]
     Failed(String),
     /// An answer now would be taken for zero. HTTP 503, `unavailable`.
@@ -57,18 +63,38 @@ pub enum Value<'s> {
     Scalar(f64),
     /// Any number of samples.
     Vector(Vec<Sample<'s>>),
+    /// The samples of a range selector that is the whole query.
+    Matrix(Vec<Track<'s>>),
+}
+
+/// A series with its samples within a range, oldest first; at least one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series<'p, 's> {
+    /// Label pairs with `__name__`.
+    pub labels: Labels<'s>,
+    /// Times and values.
+    pub points: &'p [(TimeMs, f64)],
 }
 
 /// Where samples come from.
 pub trait Source<'s> {
-    /// Present samples that `selector` matches.
-    fn select(&self, selector: &Selector) -> Result<Vec<Sample<'s>>, QueryError>;
+    /// Samples that `selector` matches as of `at`, which takes its `offset` and `@` into account.
+    fn select(&self, selector: &VectorSelector, at: TimeMs) -> Result<Vec<Sample<'s>>, QueryError>;
+
+    /// Series that `selector` matches with samples after `after` and not after `until`.
+    fn range(
+        &self,
+        selector: &VectorSelector,
+        after: TimeMs,
+        until: TimeMs,
+    ) -> Result<Vec<Series<'_, 's>>, QueryError>;
 }
 
 /// A parsed query.
 #[derive(Debug)]
 pub struct Query {
-    expression: Expr,
+    /// On the heap, where its selectors keep their place when the query moves.
+    expression: Box<Expr>,
 }
 
 impl Query {
@@ -81,31 +107,55 @@ impl Query {
             return unsupported(format!("a query with more than {QUERY_LEVELS_MAX} operators and brackets"));
         }
         let expression = promql_parser::parser::parse(query).map_err(QueryError::BadData)?;
-        Ok(Query { expression })
+        Ok(Query { expression: Box::new(expression) })
     }
 
     /// The query as a plain selector, as `match[]` parameters are.
     pub fn into_selector(self) -> Result<Selector, QueryError> {
-        match self.expression {
+        match *self.expression {
             Expr::VectorSelector(selector) => Selector::new(&selector),
             other => Err(QueryError::BadData(format!("{other} is not a series selector"))),
         }
     }
 
-    /// Evaluates over present values.
-    pub fn evaluate<'s>(&self, source: &dyn Source<'s>) -> Result<Value<'s>, QueryError> {
-        let budget = Cell::new(QUERY_SAMPLES_MAX);
-        Evaluation { source, budget }.value(&self.expression)
+    /// Evaluates at one moment.
+    pub fn evaluate<'s>(&self, source: &dyn Source<'s>, moment: Moment) -> Result<Value<'s>, QueryError> {
+        Ok(self.evaluate_counted(source, moment)?.0)
+    }
+
+    /// As [`Query::evaluate`], with the number of samples that it took.
+    pub fn evaluate_counted<'s>(
+        &self,
+        source: &dyn Source<'s>,
+        moment: Moment,
+    ) -> Result<(Value<'s>, usize), QueryError> {
+        let evaluation = Evaluation { source, moment, budget: Cell::new(QUERY_SAMPLES_MAX) };
+        let value = match &*self.expression {
+            Expr::MatrixSelector(matrix) => evaluation.raw(matrix).map(Value::Matrix),
+            expression => evaluation.value(expression),
+        };
+        Ok((value?, QUERY_SAMPLES_MAX - evaluation.budget.get()))
+    }
+
+    /// What the selectors of the query read when it is evaluated from one moment to another.
+    pub fn uses(&self, first: Moment, last: Moment) -> Result<Vec<Use>, QueryError> {
+        moment::uses(&self.expression, first, last)
+    }
+
+    /// Whether the result is a matrix, which only one moment can have.
+    pub fn is_matrix(&self) -> bool {
+        matches!(*self.expression, Expr::MatrixSelector(_))
     }
 }
 
-fn unsupported<T>(what: impl Into<String>) -> Result<T, QueryError> {
+pub(super) fn unsupported<T>(what: impl Into<String>) -> Result<T, QueryError> {
     Err(QueryError::Unsupported(what.into()))
 }
 
 /// One evaluation with what it may still use.
 struct Evaluation<'e, 's> {
     source: &'e dyn Source<'s>,
+    moment: Moment,
     /// Samples that selectors may still give.
     budget: Cell<usize>,
 }
@@ -115,50 +165,52 @@ impl<'s> Evaluation<'_, 's> {
         match expression {
             Expr::Paren(inner) => self.value(&inner.expr),
             Expr::NumberLiteral(number) => Ok(Value::Scalar(number.val)),
-            Expr::VectorSelector(selector) => {
-                if selector.offset.is_some() {
-                    return unsupported("offset into a past that is not recorded");
-                }
-                if selector.at.is_some() {
-                    return unsupported("the @ modifier");
-                }
-                self.select(&Selector::new(selector)?).map(Value::Vector)
-            }
+            Expr::VectorSelector(selector) => self.select(selector).map(Value::Vector),
             Expr::Aggregate(aggregate) => self.aggregate(aggregate).map(Value::Vector),
             Expr::Binary(binary) => self.binary(binary),
             Expr::Call(call) => self.call(call),
             Expr::Unary(unary) => match self.value(&unary.expr)? {
                 Value::Scalar(value) => Ok(Value::Scalar(-value)),
                 Value::Vector(vector) => mapped(vector, |value| -value).map(Value::Vector),
+                Value::Matrix(_) => unsupported("minus a range selector"),
             },
-            Expr::MatrixSelector(_) => unsupported("a range selector"),
+            Expr::MatrixSelector(_) => unsupported("a range selector outside a function of one"),
             Expr::Subquery(_) => unsupported("a subquery"),
             Expr::StringLiteral(_) => unsupported("a string"),
             Expr::Extension(_) => unsupported("an extension"),
         }
     }
 
-    fn select(&self, selector: &Selector) -> Result<Vec<Sample<'s>>, QueryError> {
-        let samples = self.source.select(selector)?;
-        let Some(rest) = self.budget.get().checked_sub(samples.len()) else {
+    fn select(&self, selector: &VectorSelector) -> Result<Vec<Sample<'s>>, QueryError> {
+        let samples = self.source.select(selector, self.moment.of(selector))?;
+        self.spend(samples.len())?;
+        Ok(samples)
+    }
+
+    fn spend(&self, samples: usize) -> Result<(), QueryError> {
+        let Some(rest) = self.budget.get().checked_sub(samples) else {
             let message = format!("the query selects more than {QUERY_SAMPLES_MAX} samples");
             return Err(QueryError::Failed(message));
         };
         self.budget.set(rest);
-        Ok(samples)
+        Ok(())
     }
 
     fn vector(&self, expression: &Expr) -> Result<Vec<Sample<'s>>, QueryError> {
         match self.value(expression)? {
             Value::Vector(vector) => Ok(vector),
-            Value::Scalar(_) => Err(QueryError::BadData(format!("{expression} is not an instant vector"))),
+            Value::Scalar(_) | Value::Matrix(_) => {
+                Err(QueryError::BadData(format!("{expression} is not an instant vector")))
+            }
         }
     }
 
     fn scalar(&self, expression: &Expr) -> Result<f64, QueryError> {
         match self.value(expression)? {
             Value::Scalar(value) => Ok(value),
-            Value::Vector(_) => Err(QueryError::BadData(format!("{expression} is not a scalar"))),
+            Value::Vector(_) | Value::Matrix(_) => {
+                Err(QueryError::BadData(format!("{expression} is not a scalar")))
+            }
         }
     }
 }

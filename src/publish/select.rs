@@ -1,7 +1,7 @@
 //! Series selectors over the board.
 
 use super::gauges::{FAMILIES, Family, labels};
-use super::promql::{Labels, QueryError, Sample, Source};
+use super::promql::{Labels, QueryError, Sample, Series, Source, unsupported};
 use super::{Board, Entry};
 use crate::config::VariantKey;
 use crate::units::TimeMs;
@@ -10,7 +10,7 @@ use promql_parser::parser::VectorSelector;
 use std::sync::Arc;
 
 /// A parsed series selector.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Selector {
     name: Option<String>,
     matchers: Vec<Matcher>,
@@ -24,6 +24,11 @@ impl Selector {
             return Err(QueryError::Unsupported("or between matchers".into()));
         }
         Ok(Selector { name: name.clone(), matchers: matchers.matchers.clone() })
+    }
+
+    /// The selector with these matchers.
+    pub fn of(matchers: Vec<Matcher>) -> Self {
+        Selector { name: None, matchers }
     }
 
     /// The selector of every series.
@@ -51,14 +56,17 @@ impl Selector {
         self.matchers.iter().find(equal).map(|matcher| matcher.value.as_str())
     }
 
+    /// The only variant that can match at all, if namespace and name are given.
+    pub fn key(&self) -> Option<VariantKey> {
+        let namespace = self.equal("exported_namespace").or_else(|| self.equal("namespace"))?;
+        Some(VariantKey::new(namespace, self.equal("variant_name")?))
+    }
+
     /// Entries that can match at all: one lookup when namespace and name are given.
     fn candidates<'b>(&self, board: &'b Board) -> Vec<&'b Arc<Entry>> {
-        let namespace = self.equal("exported_namespace").or_else(|| self.equal("namespace"));
-        match (namespace, self.equal("variant_name")) {
-            (Some(namespace), Some(name)) => {
-                board.entries.get(&VariantKey::new(namespace, name)).into_iter().collect()
-            }
-            _ => board.entries.values().collect(),
+        match self.key() {
+            Some(key) => board.entries.get(&key).into_iter().collect(),
+            None => board.entries.values().collect(),
         }
     }
 }
@@ -75,9 +83,19 @@ pub struct View<'b> {
 }
 
 impl<'b> Source<'b> for View<'b> {
-    /// A selection that would lack a variant for want of a decision is an error: to KEDA an empty vector
-    /// means zero replicas.
-    fn select(&self, selector: &Selector) -> Result<Vec<Sample<'b>>, QueryError> {
+    fn select(&self, selector: &VectorSelector, _: TimeMs) -> Result<Vec<Sample<'b>>, QueryError> {
+        self.present(&Selector::new(selector)?)
+    }
+
+    fn range(&self, _: &VectorSelector, _: TimeMs, _: TimeMs) -> Result<Vec<Series<'_, 'b>>, QueryError> {
+        unsupported("a range over present values")
+    }
+}
+
+impl<'b> View<'b> {
+    /// Present samples. A selection that would lack a variant for want of a decision is an error: to KEDA an
+    /// empty vector means zero replicas.
+    pub fn present(&self, selector: &Selector) -> Result<Vec<Sample<'b>>, QueryError> {
         if let Some(why) = self.board.not_ready() {
             return Err(QueryError::NotReady(why));
         }
@@ -95,9 +113,19 @@ impl<'b> Source<'b> for View<'b> {
         })?;
         Ok(result)
     }
-}
 
-impl<'b> View<'b> {
+    /// Calls `visit` with the labels of every selected series that an autoscaler acts on, and its variant.
+    pub fn vital(
+        &self,
+        selector: &Selector,
+        mut visit: impl FnMut(Labels<'b>, &'b Entry) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        self.visit(selector, |family, entry, base| match family.vital {
+            true => chosen(selector, family, base, &[]).map_or(Ok(()), |labels| visit(labels, entry)),
+            false => Ok(()),
+        })
+    }
+
     /// Label sets of the series that any of the selectors matches. What has no decision yet has a series
     /// all the same: readers of this list ask for the value later.
     pub fn series(&self, selectors: &[Selector]) -> Result<Vec<Labels<'b>>, QueryError> {

@@ -2,12 +2,14 @@
 
 use super::tally::Tally;
 use crate::config::VariantKey;
-use crate::config::resolve::{Resolved, resolve};
+use crate::config::resolve::{Resolved, resolve_at};
+use crate::config::shard::Shard;
 use crate::engine::Engine;
 use crate::proto::recording as pb;
 use crate::proto::recording::record::Event;
 use crate::publish::Board;
 use crate::series::dialect::Dialects;
+use crate::tape::cluster;
 use crate::tape::convert::documents;
 use crate::tape::digest::of_change;
 use crate::tape::ring;
@@ -82,7 +84,7 @@ pub fn play(dir: &Path, with: Option<Resolved>) -> anyhow::Result<Outcome> {
     let mut last_number = None;
     for (number, path) in segments {
         if last_number.is_some_and(|last| last + 1 != number) {
-            player.outcome.missing += 1;
+            player.miss(1);
         }
         last_number = Some(number);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -118,16 +120,20 @@ impl Side {
         }
     }
 
-    fn restart(&mut self, dialects: &Arc<Dialects>) {
+    fn restart(&mut self, dialects: &Arc<Dialects>, filling: bool) {
         if let Some(at) = self.board.stream_time {
             self.tally.end_all(at);
         }
         let tally = std::mem::take(&mut self.tally);
         *self = Side { tally, ..Side::new(dialects) };
+        if filling {
+            self.engine = Engine::new(dialects.clone()).to_be_filled();
+        }
     }
 
-    fn configure(&mut self, resolved: Resolved) {
-        self.engine.apply_snapshot(&resolved.snapshot, Arc::from(resolved.problems.as_slice()));
+    fn configure(&mut self, resolved: Resolved, shard: Shard) {
+        let (snapshot, _) = shard.part_of(&resolved.snapshot);
+        self.engine.apply_snapshot(&snapshot, Arc::from(resolved.problems.as_slice()));
         self.resolved = resolved;
     }
 
@@ -150,7 +156,10 @@ struct Player {
     desired: BTreeMap<VariantKey, Option<u32>>,
     /// Start of the run that is played.
     run_ms: Option<i64>,
+    shard: Shard,
+    /// What is carried along is known already, each of configuration and cluster.
     configured: bool,
+    mirrored: bool,
     /// The segment before ended early; what follows it in the same run is incomplete.
     cut_off: bool,
     buffer: Vec<u8>,
@@ -166,7 +175,9 @@ impl Player {
             with,
             desired: BTreeMap::new(),
             run_ms: None,
+            shard: Shard::default(),
             configured: false,
+            mirrored: false,
             cut_off: false,
             buffer: Vec::new(),
             outcome: Outcome::default(),
@@ -180,9 +191,17 @@ impl Player {
             Event::Configuration(configuration) => self.configure(configuration),
             Event::Tick(pb::Tick { now_ms }) => self.each(|side| side.engine.tick(TimeMs(now_ms))),
             Event::Published(published) => self.published(published),
-            Event::Gap(pb::Gap { records }) => self.outcome.missing += records,
+            Event::Gap(pb::Gap { records }) => self.miss(records),
+            Event::Cluster(cluster) => self.mirror(cluster),
+            Event::Filled(pb::Filled {}) => self.each(|side| side.engine.filled()),
         }
         Ok(())
+    }
+
+    /// Records are missing; what is carried along next may be news.
+    fn miss(&mut self, records: u64) {
+        self.outcome.missing += records;
+        (self.configured, self.mirrored) = (false, false);
     }
 
     fn each(&mut self, mut act: impl FnMut(&mut Side)) {
@@ -194,23 +213,29 @@ impl Player {
         self.outcome.versions.insert(start.version);
         let cut_off = std::mem::take(&mut self.cut_off);
         if self.run_ms == Some(start.run_ms) && !start.fresh {
-            self.outcome.missing += u64::from(cut_off);
+            if cut_off {
+                self.miss(1);
+            }
+            if !start.filling {
+                self.each(|side| side.engine.filled());
+            }
             return Ok(());
         }
         if !start.fresh && self.run_ms.is_none() {
             self.outcome.beginning_lost = true;
         } else if !start.fresh {
-            self.outcome.missing += 1;
+            self.miss(1);
         }
         self.run_ms = Some(start.run_ms);
         self.outcome.runs += 1;
         let tables: Vec<&str> = start.dialects.iter().map(String::as_str).collect();
         let dialects = Arc::new(Dialects::with_extra(&tables)?);
-        self.each(|side| side.restart(&dialects));
+        self.each(|side| side.restart(&dialects, start.filling));
+        self.shard = Shard { index: start.shard_index, count: start.shard_count.max(1) };
         if let (Some(other), Some(with)) = (&mut self.other, &self.with) {
-            other.configure(with.clone());
+            other.configure(with.clone(), self.shard);
         }
-        self.configured = false;
+        (self.configured, self.mirrored) = (false, false);
         self.desired.clear();
         Ok(())
     }
@@ -238,8 +263,19 @@ impl Player {
         }
         self.configured = true;
         self.outcome.configurations += 1;
-        let resolved = resolve(&documents(configuration.documents), &self.recorded.resolved);
-        self.recorded.configure(resolved);
+        let home = configuration.home;
+        let documents = documents(configuration.documents);
+        let resolved = resolve_at(&documents, &self.recorded.resolved, home.as_deref());
+        self.recorded.configure(resolved, self.shard);
+    }
+
+    fn mirror(&mut self, cluster: pb::Cluster) {
+        if cluster.carried && self.mirrored {
+            return;
+        }
+        self.mirrored = true;
+        let change = cluster::change(cluster);
+        self.each(|side| side.engine.apply_cluster(change.clone()));
     }
 
     fn published(&mut self, published: pb::Published) {

@@ -72,7 +72,7 @@ pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Resp
     let now = context.engine.clock.reader_now(&board);
     let mut writer = Writer::new(format);
     write_board(&mut writer, &board, now, context.wva_aliases);
-    context.own.write(&mut writer, &board, &context.engine.stats());
+    context.own.write(&mut writer, &board, &context.engine.stats(), context.engine.record().stats());
     if let Some(counters) = &context.engine.tape {
         context.own.write_recorder(&mut writer, counters);
     }

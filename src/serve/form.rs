@@ -3,6 +3,7 @@
 use super::api_error;
 use crate::limits::{FORM_BODY_MAX_S, QUERY_MAX_BYTES};
 use crate::publish::promql::QueryError;
+use crate::recorder::PastError;
 use crate::units::TimeMs;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -101,7 +102,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn bad_data(message: String) -> Self {
+    /// The request is not what it should be.
+    pub fn bad_data(message: String) -> Self {
         Refusal { status: StatusCode::BAD_REQUEST, kind: "bad_data", message }
     }
 
@@ -120,6 +122,29 @@ impl Refusal {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Refusal { status, kind: "execution", message: message.to_owned() }
     }
+
+    /// The same request may be answered in a moment.
+    pub fn busy(message: &str) -> Self {
+        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "unavailable", message: message.to_owned() }
+    }
+}
+
+impl Refusal {
+    /// As plain text, for clients that do not read JSON. What cannot be carried out is a bad request to them.
+    pub fn into_text(self) -> Response {
+        let is_refused = self.status == StatusCode::UNPROCESSABLE_ENTITY;
+        let status = if is_refused { StatusCode::BAD_REQUEST } else { self.status };
+        (status, format!("{}\n", self.message)).into_response()
+    }
+}
+
+impl From<PastError> for Refusal {
+    fn from(error: PastError) -> Self {
+        match error {
+            PastError::TooMuch(_) => Refusal::execution(&error.to_string()),
+            PastError::Busy | PastError::Ended => Refusal::busy(&error.to_string()),
+        }
+    }
 }
 
 impl From<QueryError> for Refusal {
@@ -128,9 +153,7 @@ impl From<QueryError> for Refusal {
         match error {
             QueryError::BadData(_) => Refusal::bad_data(message),
             QueryError::Unsupported(_) | QueryError::Failed(_) => Refusal::execution(&message),
-            QueryError::NotReady(_) => {
-                Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "unavailable", message }
-            }
+            QueryError::NotReady(_) => Refusal::busy(&message),
         }
     }
 }

@@ -13,11 +13,18 @@ mod wire {
 }
 
 use super::{Closing, Context};
-use crate::limits::{SCALER_REQUEST_MAX_BYTES, SCALER_STREAMS_MAX};
+use crate::limits::{FORM_BODY_MAX_S, SCALER_REQUEST_MAX_BYTES, SCALER_STREAMS_MAX};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request as HttpRequest;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response as HttpResponse;
 use futures_util::stream::{Stream, StreamExt, once};
+use http_body_util::{BodyExt, Limited};
 use push::Push;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Request, Response, Status};
 use trigger::Trigger;
@@ -28,12 +35,33 @@ use wire::{
 };
 
 /// Path of every method of the service.
-pub const PATH: &str = "/externalscaler.ExternalScaler/{method}";
+const PATH: &str = "/externalscaler.ExternalScaler/{method}";
+
+/// Bytes before a message: whether it is compressed, and its length.
+const FRAME_BYTES: usize = 5;
 
 type Pushed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// The service with its path.
+pub fn routes(context: &Context) -> Router<Context> {
+    Router::new().route_service(PATH, service(context.clone())).route_layer(from_fn(whole_message))
+}
+
+/// Reads a request's one message within its limits before it takes up anything else: a stream that never
+/// ends its message would be held for ever.
+async fn whole_message(request: HttpRequest, next: Next) -> HttpResponse {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, SCALER_REQUEST_MAX_BYTES + FRAME_BYTES).collect();
+    let status = match tokio::time::timeout(Duration::from_secs(FORM_BODY_MAX_S), body).await {
+        Ok(Ok(body)) => return next.run(HttpRequest::from_parts(parts, Body::from(body.to_bytes()))).await,
+        Ok(Err(_)) => Status::out_of_range("the message is cut off or larger than any trigger's metadata"),
+        Err(_) => Status::deadline_exceeded("the message did not arrive in time"),
+    };
+    status.into_http()
+}
+
 /// The service, ready to be routed to.
-pub fn service(context: Context) -> ExternalScalerServer<impl ExternalScaler> {
+fn service(context: Context) -> ExternalScalerServer<impl ExternalScaler> {
     let streams = Arc::new(Semaphore::new(SCALER_STREAMS_MAX));
     ExternalScalerServer::new(Scaler { context, streams }).max_decoding_message_size(SCALER_REQUEST_MAX_BYTES)
 }

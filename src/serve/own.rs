@@ -1,16 +1,19 @@
 //! The sidecar's own metrics, `inferno_sidecar_*`. Counters are counted where things happen; sizes are
 //! read when scraped, so they cannot drift.
 
+use crate::cluster::metrics::ClusterMetrics;
 use crate::engine::{Stats, WriteReport};
 use crate::publish::Board;
 use crate::publish::exposition::{Writer, write_label};
+use crate::publish::history::HistoryStats;
 use crate::tape::Counters;
 use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Upper bounds of the write duration's buckets, seconds.
@@ -26,6 +29,19 @@ pub struct OwnMetrics {
     queries: IntCounter,
     reloads: IntCounterVec,
     scaler: IntCounterVec,
+    denied: IntCounterVec,
+    external: IntCounterVec,
+    certificates: IntGaugeVec,
+    backfill: Backfilled,
+    more: OnceLock<Arc<ClusterMetrics>>,
+}
+
+/// How far the backfill has come.
+#[derive(Default)]
+struct Backfilled {
+    samples: AtomicU64,
+    /// Share of the time to be filled that is filled, in thousandths.
+    permille: AtomicU64,
 }
 
 impl OwnMetrics {
@@ -61,7 +77,34 @@ impl OwnMetrics {
                 ),
                 &["method", "code"],
             )?,
+            denied: IntCounterVec::new(
+                Opts::new(
+                    "inferno_sidecar_denied_requests_total",
+                    "Requests not let in, by surface (write, read, admin, external) and why.",
+                ),
+                &["surface", "why"],
+            )?,
+            certificates: IntGaugeVec::new(
+                Opts::new(
+                    "inferno_sidecar_certificate_expiry_timestamp_seconds",
+                    "When the certificate in use ends, by listener (main, external).",
+                ),
+                &["listener"],
+            )?,
+            external: vec(
+                "inferno_sidecar_external_metrics_requests_total",
+                "Requests of the external metrics API answered, probes aside, by code.",
+                "code",
+            )?,
+            backfill: Backfilled::default(),
+            more: OnceLock::new(),
         })
+    }
+
+    /// Shows the cluster's metrics, too.
+    pub fn add(&self, cluster: Arc<ClusterMetrics>) {
+        // There is one cluster; a second is a mistake of ours that nobody sees.
+        let _ = self.more.set(cluster);
     }
 
     /// A write request was answered.
@@ -85,6 +128,12 @@ impl OwnMetrics {
         self.rejected.inc_by(report.rejected);
     }
 
+    /// The backfill has taken in `samples` in all, and `share` of its time, 0 to 1.
+    pub fn backfilled(&self, samples: u64, share: f64) {
+        self.backfill.samples.store(samples, Ordering::Relaxed);
+        self.backfill.permille.store((share * 1000.0) as u64, Ordering::Relaxed);
+    }
+
     /// A query was asked.
     pub fn query_asked(&self) {
         self.queries.inc();
@@ -93,6 +142,21 @@ impl OwnMetrics {
     /// An external scaler's request was answered, or its stream opened.
     pub fn scaler_called(&self, method: &str, code: tonic::Code) {
         self.scaler.with_label_values(&[method, &format!("{code:?}")]).inc();
+    }
+
+    /// A request of the external metrics API was answered.
+    pub fn external_answered(&self, status: StatusCode) {
+        self.external.with_label_values(&[status.as_str()]).inc();
+    }
+
+    /// A request was not let in.
+    pub fn denied(&self, surface: &str, why: &str) {
+        self.denied.with_label_values(&[surface, why]).inc();
+    }
+
+    /// A listener's certificate was loaded; it ends at that time, seconds since the epoch.
+    pub fn certificate_loaded(&self, listener: &str, ends_s: i64) {
+        self.certificates.with_label_values(&[listener]).set(ends_s);
     }
 
     /// A configuration was put in force.
@@ -121,15 +185,15 @@ impl OwnMetrics {
         for (outcome, count) in [("written", &counters.written), ("dropped", &counters.dropped)] {
             let mut labels = String::new();
             write_label(&mut labels, "outcome", outcome);
-            writer.sample(name, &labels, count.load(Relaxed) as f64);
+            writer.sample(name, &labels, count.load(Ordering::Relaxed) as f64);
         }
         let name = "inferno_sidecar_recorder_bytes";
         writer.family(name, "Size of the recording.", "gauge");
-        writer.sample(name, "", counters.bytes.load(Relaxed) as f64);
+        writer.sample(name, "", counters.bytes.load(Ordering::Relaxed) as f64);
     }
 
-    /// Writes everything, sizes read from `board` and `stats`.
-    pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats) {
+    /// Writes everything, sizes read from `board`, `stats` and the record's.
+    pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats, record: HistoryStats) {
         for (name, help, value) in [
             ("inferno_sidecar_series", "Live series of known names.", stats.series),
             ("inferno_sidecar_series_limit", "Most live series.", crate::limits::SERIES_MAX),
@@ -137,6 +201,8 @@ impl OwnMetrics {
             ("inferno_sidecar_variants", "Variants configured.", stats.variants),
             ("inferno_sidecar_models", "Models configured.", stats.models),
             ("inferno_sidecar_config_problems", "Rejected pieces of configuration.", board.problems.len()),
+            ("inferno_sidecar_record_bytes", "Memory of what is recorded.", record.bytes),
+            ("inferno_sidecar_record_series", "Series that are recorded.", record.series),
         ] {
             writer.family(name, help, "gauge");
             writer.sample(name, "", value as f64);
@@ -160,6 +226,17 @@ impl OwnMetrics {
                 writer.sample(name, &labels, *count as f64);
             }
         }
+        let name = "inferno_sidecar_backfill_samples_total";
+        writer.family(name, "Samples read from Prometheus at the start.", "counter");
+        writer.sample(name, "", self.backfill.samples.load(Ordering::Relaxed) as f64);
+        let name = "inferno_sidecar_backfill_progress_ratio";
+        writer.family(name, "Share of the time to be filled from Prometheus that is filled.", "gauge");
+        writer.sample(name, "", self.backfill.permille.load(Ordering::Relaxed) as f64 / 1000.0);
+        let name = "inferno_sidecar_record_start_seconds";
+        writer.family(name, "From when on the record is complete, seconds since the epoch.", "gauge");
+        if let Some(since) = record.since {
+            writer.sample(name, "", since.as_secs_f64());
+        }
         let name = "inferno_sidecar_model_recomputations_total";
         writer.family(name, "Recomputations of one model's decisions.", "counter");
         writer.sample(name, "", stats.recomputations as f64);
@@ -167,7 +244,7 @@ impl OwnMetrics {
         let mut labels = String::new();
         write_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
         writer.sample("inferno_sidecar_build_info", &labels, 1.0);
-        let collectors: [&dyn Collector; 8] = [
+        let collectors: [&dyn Collector; 11] = [
             &self.writes,
             &self.write_seconds,
             &self.series,
@@ -176,8 +253,12 @@ impl OwnMetrics {
             &self.queries,
             &self.reloads,
             &self.scaler,
+            &self.denied,
+            &self.external,
+            &self.certificates,
         ];
-        for family in collectors.iter().flat_map(|collector| collector.collect()) {
+        let more = self.more.get().map(|cluster| cluster.collect()).unwrap_or_default();
+        for family in collectors.iter().flat_map(|collector| collector.collect()).chain(more) {
             write_family(writer, &family);
         }
     }
@@ -210,7 +291,11 @@ fn write_family(writer: &mut Writer, family: &MetricFamily) {
             write_label(&mut labels, pair.name(), pair.value());
         }
         if kind != "histogram" {
-            writer.sample(name, &labels, metric.get_counter().get_value());
+            let value = match kind {
+                "counter" => metric.get_counter().get_value(),
+                _ => metric.get_gauge().get_value(),
+            };
+            writer.sample(name, &labels, value);
             continue;
         }
         let histogram = metric.get_histogram();

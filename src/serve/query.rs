@@ -1,31 +1,47 @@
-//! `/api/v1/query` and `/api/v1/query_range`: PromQL over the board, in the form of the Prometheus API.
+//! `/api/v1/query` and `/api/v1/query_range`: PromQL over the board and the record.
+//!
+//! A query that needs present values only is answered at once. One that needs the past asks the record for the
+//! samples that it can touch, and is evaluated over these on a thread for blocking work, a few at a time.
+
+pub mod render;
 
 use super::form::{Form, Refusal};
-use super::{Context, json_response};
-use crate::limits::{QUERY_NOW_MS, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX};
-use crate::publish::exposition::write_value;
-use crate::publish::promql::{Labels, Query, Value};
+use super::{Context, json_text};
+use crate::limits::{
+    QUERY_ANSWER_MAX, QUERY_POINTS_MAX, QUERY_RECORDED_MAX, QUERY_WAIT_MAX_S, QUERY_WORK_MAX,
+};
+use crate::publish::Board;
+use crate::publish::history::{Selected, Table, Want};
+use crate::publish::promql::{Labels, Moment, Query, QueryError, Track, Use, Value};
 use crate::publish::select::View;
-use crate::runner::Clock;
+use crate::recorder::Past;
 use crate::units::TimeMs;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// What is said when an answer was cut to its limit.
+const TRUNCATED: &str = "results truncated due to limit";
 
 /// `/api/v1/query`.
 pub async fn instant(State(context): State<Context>, form: Form) -> Response {
     context.own.query_asked();
-    evaluate(&context, &form, Asked::instant).into_response()
+    answer(&context, &form, Asked::instant).await.into_response()
 }
 
 /// `/api/v1/query_range`.
 pub async fn range(State(context): State<Context>, form: Form) -> Response {
     context.own.query_asked();
-    evaluate(&context, &form, Asked::range).into_response()
+    answer(&context, &form, Asked::range).await.into_response()
 }
 
 /// When a query is to be evaluated.
+#[derive(Clone, Copy)]
 enum Asked {
     At(TimeMs),
     Range { start: TimeMs, step_ms: i64, points: i64 },
@@ -51,92 +67,126 @@ impl Asked {
         Ok(Asked::Range { start, step_ms, points })
     }
 
-    fn earliest(&self) -> TimeMs {
-        match self {
-            Asked::At(time) | Asked::Range { start: time, .. } => *time,
-        }
+    /// The evaluations.
+    fn moments(self) -> impl Iterator<Item = Moment> {
+        let (start, step_ms, points) = match self {
+            Asked::At(time) => (time, 0, 1),
+            Asked::Range { start, step_ms, points } => (start, step_ms, points),
+        };
+        let end = start + step_ms * (points - 1);
+        (0..points).map(move |point| Moment { time: start + step_ms * point, start, end })
+    }
+
+    /// The first and the last evaluation.
+    fn edges(self) -> (Moment, Moment) {
+        let first = self.moments().next().unwrap_or(Moment::at(TimeMs(0)));
+        (first, Moment { time: first.end, ..first })
     }
 }
 
-fn evaluate(
+/// A query with all that its evaluation needs but the past.
+struct Job {
+    query: Query,
+    asked: Asked,
+    limit: usize,
+    board: Arc<Board>,
+    now: TimeMs,
+    aliases: bool,
+    /// Selectors that read the past.
+    past: Vec<Use>,
+}
+
+async fn answer(
     context: &Context,
     form: &Form,
     asked: impl Fn(&Form, TimeMs) -> Result<Asked, Refusal>,
 ) -> Result<Response, Refusal> {
     let board = context.engine.board();
     let now = context.engine.clock.reader_now(&board);
-    let text = form.text("query").ok_or_else(|| Refusal::missing("query"))?;
+    let query = Query::parse(form.text("query").ok_or_else(|| Refusal::missing("query"))?)?;
     let asked = asked(form, now)?;
+    if query.is_matrix() && matches!(asked, Asked::Range { .. }) {
+        let message = "the result of a range query's expression must be a scalar or an instant vector";
+        return Err(Refusal::invalid("query", message));
+    }
+    let (first, last) = asked.edges();
+    let mut past = query.uses(first, last)?;
+    past.retain(|used| used.is_range || !Table::is_present(used.times.0, now));
     let limit = form.limit()?;
-    if context.engine.clock == Clock::Wall && now.since(asked.earliest()) > QUERY_NOW_MS {
-        let message = "history is not recorded; ask Prometheus for times more than 5 minutes ago";
-        return Err(Refusal::execution(message));
-    }
-    let view = View { board: &board, now, aliases: context.wva_aliases };
-    let value = Query::parse(text)?.evaluate(&view)?;
-    let (kind, mut result) = match asked {
-        Asked::At(time) => rendered(value, time),
-        Asked::Range { start, step_ms, points } => {
-            let times: Vec<TimeMs> = (0..points).map(|point| start + point * step_ms).collect();
-            ("matrix", repeated(value, &times, limit)?)
-        }
+    let job = Job { query, asked, limit, board, now, aliases: context.wva_aliases, past };
+    let text = if job.past.is_empty() && matches!(asked, Asked::At(_)) {
+        job.text(&Past::default())?
+    } else {
+        let _place = place(context).await?;
+        let wants = job.past.iter().map(|used| Want {
+            selector: used.selector.clone(),
+            from: used.from,
+            to: used.times.1,
+            aliases: job.aliases,
+        });
+        let past = context.engine.record().ask(wants.collect(), QUERY_RECORDED_MAX).await?;
+        let work = tokio::task::spawn_blocking(move || job.text(&past));
+        work.await.map_err(|_| Refusal::execution("the evaluation failed"))??
     };
-    // A scalar's result is no list of series.
-    let warnings = if kind == "scalar" { Vec::new() } else { truncate(&mut result, limit) };
-    Ok(success_with(&json!({"resultType": kind, "result": result}), &warnings))
+    Ok(json_text(StatusCode::OK, text))
 }
 
-/// A result at one point in time.
-fn rendered(value: Value<'_>, time: TimeMs) -> (&'static str, Vec<Json>) {
-    match value {
-        Value::Scalar(value) => {
-            let Json::Array(pair) = point(time, &number(value)) else { return ("scalar", Vec::new()) };
-            ("scalar", pair)
-        }
-        Value::Vector(samples) => {
-            let elements = samples.iter().map(|sample| {
-                json!({"metric": metric(&sample.labels), "value": point(time, &number(sample.value))})
-            });
-            ("vector", elements.collect())
-        }
+/// A place among the queries over the record that are worked on.
+pub async fn place(context: &Context) -> Result<OwnedSemaphorePermit, Refusal> {
+    let wait = Duration::from_secs(QUERY_WAIT_MAX_S);
+    let place = tokio::time::timeout(wait, context.queries.clone().acquire_owned()).await;
+    place
+        .ok()
+        .and_then(Result::ok)
+        .ok_or_else(|| Refusal::busy("too many queries over the record; try again"))
+}
+
+impl Job {
+    /// The answer as JSON.
+    fn text(&self, past: &Past) -> Result<String, Refusal> {
+        let present = View { board: &self.board, now: self.now, aliases: self.aliases };
+        let selected = self.past.iter().zip(&past.series).map(|(used, series)| Selected {
+            id: used.id,
+            from: used.from,
+            to: used.times.1,
+            is_range: used.is_range,
+            series,
+        });
+        let is_strict = matches!(self.asked, Asked::At(_));
+        let table = Table::new(present, past.since, is_strict, selected);
+        let (data, is_cut) = match self.asked {
+            Asked::At(time) => {
+                let value = self.query.evaluate(&table, Moment::at(time))?;
+                render::instant(value, time, self.limit)
+            }
+            Asked::Range { .. } => render::matrix(&self.tracks(&table)?, self.limit),
+        };
+        let warnings: &[&str] = if is_cut { &[TRUNCATED] } else { &[] };
+        Ok(render::success_text(&data, warnings))
     }
-}
 
-/// The present values at every point in time: what is recorded has no other.
-fn repeated(value: Value<'_>, times: &[TimeMs], limit: usize) -> Result<Vec<Json>, Refusal> {
-    let series = match value {
-        Value::Scalar(value) => vec![(Json::Object(serde_json::Map::new()), number(value))],
-        Value::Vector(samples) => {
-            samples.iter().map(|sample| (metric(&sample.labels), number(sample.value))).collect()
+    /// The values of each series over the range, sorted by labels.
+    fn tracks<'s>(&self, table: &Table<'s>) -> Result<Vec<Track<'s>>, QueryError> {
+        let mut tracks: BTreeMap<Labels<'s>, Vec<(TimeMs, f64)>> = BTreeMap::new();
+        let (mut work, mut values) = (0, 0);
+        for moment in self.asked.moments() {
+            let (value, used) = self.query.evaluate_counted(table, moment)?;
+            let samples = match value {
+                Value::Vector(samples) => samples,
+                Value::Scalar(value) => vec![crate::publish::promql::Sample { labels: Vec::new(), value }],
+                Value::Matrix(_) => Vec::new(),
+            };
+            (work, values) = (work + used, values + samples.len());
+            if work > QUERY_WORK_MAX || values > QUERY_ANSWER_MAX {
+                let message = "the range takes too many samples; take a larger step or fewer series";
+                return Err(QueryError::Failed(message.into()));
+            }
+            for sample in samples {
+                tracks.entry(sample.labels).or_default().push((moment.time, sample.value));
+            }
         }
-    };
-    if series.len().min(limit).saturating_mul(times.len()) > QUERY_SAMPLES_MAX {
-        let message = format!("the range has more than {QUERY_SAMPLES_MAX} samples; take a larger step");
-        return Err(Refusal::execution(&message));
+        Ok(tracks.into_iter().collect())
     }
-    // One more than wanted shows that there are more.
-    let series = series.into_iter().take(limit.saturating_add(1)).map(|(metric, value)| {
-        let values: Vec<Json> = times.iter().map(|time| point(*time, &value)).collect();
-        json!({"metric": metric, "values": values})
-    });
-    Ok(series.collect())
-}
-
-/// Labels as an object.
-pub fn metric(labels: &Labels<'_>) -> Json {
-    Json::Object(labels.iter().map(|(name, value)| ((*name).to_owned(), Json::from(*value))).collect())
-}
-
-fn number(value: f64) -> String {
-    let mut text = String::new();
-    write_value(&mut text, value);
-    text
-}
-
-/// A value is text, because a bare number makes some readers fail.
-fn point(time: TimeMs, value: &str) -> Json {
-    // Whole milliseconds survive in a double, and serde_json writes these without an exponent.
-    json!([time.0 as f64 / 1000.0, value])
 }
 
 /// Cuts a list to its limit; gives the warning that goes with it.
@@ -145,25 +195,10 @@ pub fn truncate<T>(list: &mut Vec<T>, limit: usize) -> Vec<&'static str> {
         return Vec::new();
     }
     list.truncate(limit);
-    vec!["results truncated due to limit"]
+    vec![TRUNCATED]
 }
 
 /// A successful answer.
 pub fn success_with(data: &Json, warnings: &[&str]) -> Response {
-    let mut answer = json!({"status": "success", "data": data});
-    if !warnings.is_empty() {
-        answer["warnings"] = json!(warnings);
-    }
-    json_response(StatusCode::OK, &answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timestamps_are_written_without_an_exponent() {
-        let text = point(TimeMs(1_435_781_451_781), "3").to_string();
-        assert_eq!(text, r#"[1435781451.781,"3"]"#);
-    }
+    json_text(StatusCode::OK, render::success_text(&data.to_string(), warnings))
 }

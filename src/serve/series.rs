@@ -2,11 +2,15 @@
 //! finds its metrics this way, Grafana fills its menus.
 
 use super::form::{Form, Refusal};
-use super::query::{metric, success_with, truncate};
+use super::query::render::metric;
+use super::query::{success_with, truncate};
 use super::{Context, json_response};
 use crate::publish::gauges::{FAMILIES, Family};
-use crate::publish::promql::{Query, QueryError};
+use crate::publish::history::{Recorded, Want};
+use crate::publish::promql::{Labels, Query, QueryError};
 use crate::publish::select::{Selector, View};
+use crate::recorder::Past;
+use crate::units::TimeMs;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -18,56 +22,77 @@ const API_VERSION: &str = "2.24.0";
 
 /// `/api/v1/series`: label sets of the series that any `match[]` selects.
 pub async fn series(State(context): State<Context>, form: Form) -> Response {
-    listed(&context, &form, true, |view, selectors| Ok(view.series(selectors)?.iter().map(metric).collect()))
+    listed(&context, &form, true, |series| series.iter().map(metric).collect()).await
 }
 
 /// `/api/v1/labels`: names of labels.
 pub async fn labels(State(context): State<Context>, form: Form) -> Response {
-    listed(&context, &form, false, |view, selectors| {
-        let series = view.series(selectors)?;
+    listed(&context, &form, false, |series| {
         let names: BTreeSet<&str> = series.iter().flatten().map(|(name, _)| *name).collect();
-        Ok(names.into_iter().map(Value::from).collect())
+        names.into_iter().map(Value::from).collect()
     })
+    .await
 }
 
 /// `/api/v1/label/NAME/values`: values of one label.
 pub async fn values(State(context): State<Context>, Path(name): Path<String>, form: Form) -> Response {
-    listed(&context, &form, false, |view, selectors| {
-        let series = view.series(selectors)?;
+    listed(&context, &form, false, |series| {
         let pairs = series.iter().flatten().filter(|(label, _)| *label == name);
         let values: BTreeSet<&str> = pairs.map(|(_, value)| *value).collect();
-        Ok(values.into_iter().map(Value::from).collect())
+        values.into_iter().map(Value::from).collect()
     })
+    .await
 }
 
-/// Answers a list made from the selectors in `match[]`. Only present series are known, so `start` and
-/// `end` are checked and not used otherwise.
-fn listed(
+/// Answers a list made from the series that any `match[]` selects: those of the present, and those that are
+/// recorded between `start` and `end` if either is given.
+async fn listed(
     context: &Context,
     form: &Form,
     match_needed: bool,
-    list: impl FnOnce(&View<'_>, &[Selector]) -> Result<Vec<Value>, QueryError>,
+    list: impl FnOnce(&[Labels<'_>]) -> Vec<Value>,
 ) -> Response {
-    let answer = || -> Result<Response, Refusal> {
-        form.time("start")?;
-        form.time("end")?;
-        let limit = form.limit()?;
-        let mut selectors: Vec<Selector> = form.all("match[]").map(selector).collect::<Result<_, _>>()?;
-        if selectors.is_empty() && match_needed {
-            return Err(Refusal::missing("match[]"));
-        }
-        if selectors.is_empty() {
-            selectors.push(Selector::everything());
-        }
-        let board = context.engine.board();
-        let now = context.engine.clock.reader_now(&board);
-        let view = View { board: &board, now, aliases: context.wva_aliases };
-        let mut found = list(&view, &selectors)?;
-        let warnings = truncate(&mut found, limit);
-        Ok(success_with(&Value::Array(found), &warnings))
-    };
     context.own.query_asked();
-    answer().into_response()
+    match found(context, form, match_needed, list).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn found(
+    context: &Context,
+    form: &Form,
+    match_needed: bool,
+    list: impl FnOnce(&[Labels<'_>]) -> Vec<Value>,
+) -> Result<Response, Refusal> {
+    let (start, end) = (form.time("start")?, form.time("end")?);
+    let limit = form.limit()?;
+    let mut selectors: Vec<Selector> = form.all("match[]").map(selector).collect::<Result<_, _>>()?;
+    if selectors.is_empty() && match_needed {
+        return Err(Refusal::missing("match[]"));
+    }
+    if selectors.is_empty() {
+        selectors.push(Selector::everything());
+    }
+    let board = context.engine.board();
+    let now = context.engine.clock.reader_now(&board);
+    let aliases = context.wva_aliases;
+    let (from, to) = (start.unwrap_or(TimeMs::MIN), end.unwrap_or(now));
+    let mut past = Past::default();
+    if start.or(end).is_some() {
+        let want = |selector: &Selector| Want { selector: selector.clone(), from, to, aliases };
+        past = context.engine.record().ask(selectors.iter().map(want).collect(), usize::MAX).await?;
+    }
+    let view = View { board: &board, now, aliases };
+    let mut series = view.series(&selectors)?;
+    let recorded = past.series.iter().flatten();
+    let recorded = recorded.filter(|recorded| recorded.values(from, to).next().is_some());
+    series.extend(recorded.map(Recorded::labels));
+    series.sort_unstable();
+    series.dedup();
+    let mut found = list(&series);
+    let warnings = truncate(&mut found, limit);
+    Ok(success_with(&Value::Array(found), &warnings))
 }
 
 fn selector(text: &str) -> Result<Selector, Refusal> {

@@ -97,6 +97,10 @@ fn tell(headers: &mut HeaderMap, written: Written) {
 }
 
 async fn take(context: &Context, version: Version, request: Request) -> Result<Written, Refusal> {
+    if context.engine.board().filling {
+        // The sender tries again, so the present comes after the past, whole and in order.
+        return Err(Refusal::busy("the windows are being filled from Prometheus; try again"));
+    }
     let (body, mut reserved) = read_body(context, request).await?;
     let announced = snap::raw::decompress_len(&body).unwrap_or(0).min(WRITE_DECODED_MAX_BYTES);
     reserved.merge(reserve(context, announced)?);

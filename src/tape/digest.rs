@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub fn of_change(before: &Board, now: &Board) -> u64 {
     let mut digest = Fnv::default();
     // Writing into a digest cannot fail.
-    let _ = write!(digest, "{:?}|{}|{}", now.stream_time, now.configured, now.caught_up);
+    let _ = write!(digest, "{:?}|{}|{}|{}", now.stream_time, now.configured, now.caught_up, now.filling);
     for change in before.entries.diff(&now.entries) {
         let _ = match change {
             DiffItem::Add(key, entry) => add(&mut digest, key, entry),

@@ -3,12 +3,15 @@
 //! [`Recorder`] is the engine thread's end: it never waits. What finds no room in the queue is left out, and
 //! a gap stands in its place as soon as there is room again, followed by the configuration in force.
 
+use super::cluster::{self, Known};
 use super::convert::recorded;
 use super::digest::of_change;
 use super::ring::Ring;
 use super::segment::frame;
 use crate::config::VariantKey;
+use crate::config::cluster::ClusterChange;
 use crate::config::objects::Document;
+use crate::config::shard::Shard;
 use crate::limits::{RECORD_MAX_BYTES, RECORD_QUEUE_MAX, RECORD_QUEUE_MAX_BYTES, RECORD_RETRY_S};
 use crate::proto::recording as pb;
 use crate::proto::recording::record::Event;
@@ -25,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What is recorded, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// Folder of the segment files.
     pub dir: PathBuf,
@@ -35,8 +38,27 @@ pub struct Setup {
     pub dialects: Vec<String>,
     /// The newest sample is the clock.
     pub sample_clock: bool,
+    /// Stored samples are taken in first.
+    pub to_be_filled: bool,
+    /// The part of the models that is decided.
+    pub shard: Shard,
     /// Start of the process.
     pub started: TimeMs,
+}
+
+/// What a configuration was made of.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    /// All documents of the source.
+    pub documents: Arc<[Document]>,
+    /// With a cluster as the source, the namespace whose ConfigMaps are for everybody.
+    pub home: Option<Arc<str>>,
+}
+
+impl From<Vec<Document>> for Basis {
+    fn from(documents: Vec<Document>) -> Self {
+        Basis { documents: documents.into(), home: None }
+    }
 }
 
 /// Figures of the recorder, for its metrics.
@@ -62,7 +84,9 @@ pub struct Body {
 
 enum Item {
     Write { now: TimeMs, version: Version, body: Body },
-    Configuration { documents: Arc<[Document]>, carried: bool },
+    Configuration { basis: Basis, carried: bool },
+    Cluster { change: ClusterChange, carried: bool },
+    Filled,
     Tick { now: TimeMs },
     Published { board: Option<Arc<Board>> },
     Gap { records: u64 },
@@ -92,7 +116,10 @@ pub struct Recorder {
     counters: Arc<Counters>,
     /// Records left out since the last one that found room.
     missing: u64,
-    documents: Option<Arc<[Document]>>,
+    basis: Option<Basis>,
+    /// Changes of the cluster that were left out.
+    missed: Option<Known>,
+    filled: bool,
 }
 
 impl Recorder {
@@ -106,7 +133,11 @@ impl Recorder {
         writer.begin(true)?;
         thread::Builder::new().name("recorder".into()).spawn(move || writer.run(&inbox))?;
         let recording = Recording { queue: queue.clone(), counters: counters.clone() };
-        Ok((Recorder { queue, counters, missing: 0, documents: None }, recording))
+        Ok((Recorder::new(queue, counters), recording))
+    }
+
+    fn new(queue: SyncSender<Item>, counters: Arc<Counters>) -> Self {
+        Recorder { queue, counters, missing: 0, basis: None, missed: None, filled: false }
     }
 
     /// Figures of the recorder.
@@ -128,9 +159,22 @@ impl Recorder {
     }
 
     /// A configuration that the engine takes.
-    pub fn configuration(&mut self, documents: Arc<[Document]>) {
-        self.documents = Some(documents.clone());
-        self.send(Item::Configuration { documents, carried: false });
+    pub fn configuration(&mut self, basis: Basis) {
+        self.basis = Some(basis.clone());
+        self.send(Item::Configuration { basis, carried: false });
+    }
+
+    /// A change of the cluster that the engine takes.
+    pub fn cluster(&mut self, change: ClusterChange) {
+        if !self.send(Item::Cluster { change: change.clone(), carried: false }) {
+            self.missed.get_or_insert_default().add(change);
+        }
+    }
+
+    /// The stored samples have been taken in.
+    pub fn filled(&mut self) {
+        self.filled = true;
+        self.send(Item::Filled);
     }
 
     /// Time passes for the engine.
@@ -165,15 +209,22 @@ impl Recorder {
         self.counters.dropped.fetch_add(1, Relaxed);
     }
 
-    /// Says what is missing, and the configuration in force, which may be among it.
+    /// Says what is missing, and what later records build on, which may be among it.
     fn fill_gap(&mut self) -> bool {
         if self.queue.try_send(Item::Gap { records: self.missing }).is_err() {
             return false;
         }
         self.missing = 0;
-        if let Some(documents) = self.documents.clone() {
-            return self.queue.try_send(Item::Configuration { documents, carried: true }).is_ok();
+        let basis = self.basis.clone().map(|basis| Item::Configuration { basis, carried: true });
+        let missed = self.missed.as_ref().map(Known::change);
+        let missed = missed.map(|change| Item::Cluster { change, carried: true });
+        let filled = self.filled.then_some(Item::Filled);
+        for item in [basis, missed, filled].into_iter().flatten() {
+            if self.queue.try_send(item).is_err() {
+                return false;
+            }
         }
+        self.missed = None;
         true
     }
 }
@@ -183,7 +234,9 @@ struct Writer {
     ring: Ring,
     setup: Setup,
     counters: Arc<Counters>,
-    documents: Option<Arc<[Document]>>,
+    basis: Option<Basis>,
+    known: Known,
+    filling: bool,
     board: Arc<Board>,
     /// The next publication lists all desired counts.
     list_all: bool,
@@ -196,9 +249,11 @@ impl Writer {
     fn new(ring: Ring, setup: Setup, counters: Arc<Counters>) -> Self {
         Writer {
             ring,
+            filling: setup.to_be_filled,
             setup,
             counters,
-            documents: None,
+            basis: None,
+            known: Known::default(),
             board: Arc::default(),
             list_all: true,
             buffer: Vec::new(),
@@ -244,13 +299,28 @@ impl Writer {
             fresh,
             dialects: self.setup.dialects.clone(),
             sample_clock: self.setup.sample_clock,
+            filling: self.filling,
+            shard_index: self.setup.shard.index,
+            shard_count: self.setup.shard.count,
         };
         let mut head = Vec::new();
         frame(Event::Start(start), &mut head);
-        if let Some(documents) = &self.documents {
-            frame(configuration(documents, true), &mut head);
-        }
+        self.carry(&mut head);
         self.ring.append(&head)
+    }
+
+    /// Appends what later records build on.
+    fn carry(&self, frames: &mut Vec<u8>) {
+        if let Some(basis) = &self.basis {
+            frame(configuration(basis, true), frames);
+        }
+        let change = self.known.change();
+        let end = frames.len();
+        if !change.is_empty()
+            && frame(Event::Cluster(cluster::recorded(&change, true)), frames) > RECORD_MAX_BYTES
+        {
+            frames.truncate(end);
+        }
     }
 
     fn take(&mut self, item: Item) {
@@ -261,16 +331,17 @@ impl Writer {
             return;
         }
         self.buffer.clear();
-        let mut bytes = 0;
+        let mut frames = std::mem::take(&mut self.buffer);
         if let Some((records, _)) = self.failed {
-            bytes += frame(Event::Gap(pb::Gap { records }), &mut self.buffer);
+            frame(Event::Gap(pb::Gap { records }), &mut frames);
+            self.carry(&mut frames);
         }
-        bytes += frame(event, &mut self.buffer);
+        let bytes = frame(event, &mut frames);
         if bytes > RECORD_MAX_BYTES {
+            self.buffer = frames;
             self.leave_out(1);
             return;
         }
-        let frames = std::mem::take(&mut self.buffer);
         match self.write(&frames) {
             Ok(()) => {
                 self.counters.written.fetch_add(1, Relaxed);
@@ -321,10 +392,20 @@ impl Writer {
                 let Body { bytes, compressed } = body;
                 Event::Write(pb::Write { now_ms: now.0, protocol, message: bytes, compressed })
             }
-            Item::Configuration { documents, carried } => {
-                let event = configuration(&documents, carried);
-                self.documents = Some(documents);
+            Item::Configuration { basis, carried } => {
+                let event = configuration(&basis, carried);
+                self.basis = Some(basis);
                 event
+            }
+            Item::Cluster { change, carried } => {
+                let event = Event::Cluster(cluster::recorded(&change, carried));
+                self.known.add(change.clone());
+                self.known.forget_gone(&change);
+                event
+            }
+            Item::Filled => {
+                self.filling = false;
+                Event::Filled(pb::Filled {})
             }
             Item::Tick { now } => Event::Tick(pb::Tick { now_ms: now.0 }),
             Item::Gap { records } => Event::Gap(pb::Gap { records }),
@@ -349,8 +430,9 @@ impl Writer {
     }
 }
 
-fn configuration(documents: &[Document], carried: bool) -> Event {
-    Event::Configuration(pb::Configuration { documents: recorded(documents), carried })
+fn configuration(basis: &Basis, carried: bool) -> Event {
+    let home = basis.home.as_deref().map(str::to_owned);
+    Event::Configuration(pb::Configuration { documents: recorded(&basis.documents), carried, home })
 }
 
 /// Desired counts that differ from those of the board before.
@@ -378,8 +460,8 @@ mod tests {
     fn what_finds_no_room_is_a_gap_followed_by_the_configuration_in_force() {
         let (queue, inbox) = sync_channel(3);
         let counters = Arc::new(Counters::default());
-        let mut recorder = Recorder { queue, counters: counters.clone(), missing: 0, documents: None };
-        recorder.configuration(Arc::from([]));
+        let mut recorder = Recorder::new(queue, counters.clone());
+        recorder.configuration(Vec::new().into());
         for now in 0..4 {
             recorder.tick(TimeMs(now));
         }
@@ -400,7 +482,7 @@ mod tests {
     fn a_burst_of_large_requests_is_bounded_by_its_bytes() {
         let (queue, _inbox) = sync_channel(RECORD_QUEUE_MAX);
         let counters = Arc::new(Counters::default());
-        let mut recorder = Recorder { queue, counters: counters.clone(), missing: 0, documents: None };
+        let mut recorder = Recorder::new(queue, counters.clone());
         for _ in 0..5 {
             let bytes = vec![0; RECORD_QUEUE_MAX_BYTES / 4 + 1];
             recorder.write(TimeMs(0), Version::V1, Body { bytes, compressed: true });

@@ -2,7 +2,7 @@
 //!
 //! Time per event on warmed-up fleets of several sizes, rendering, and the cost of taking in samples beside the
 //! snappy decompression of the same bytes. One part alone: `cargo bench --bench engine -- ingest` (or `batches`,
-//! `everything`). One batch: what one pod reports in a scrape, written and published;
+//! `everything`, `record`). One batch: what one pod reports in a scrape, written and published;
 //! pods take turns as they would in a fleet of that size that is scraped every 15 s.
 
 mod fleet;
@@ -11,8 +11,10 @@ mod fleet;
 mod table;
 
 use fleet::{Fleet, INTERVAL_MS, at, encode};
+use inferno_sidecar::limits::HISTORY_MAX_BYTES;
 use inferno_sidecar::publish::exposition::{Format, Writer, write_board};
-use inferno_sidecar::publish::promql::{Query, Value};
+use inferno_sidecar::publish::history::{History, Retention, Selected, Table, Want};
+use inferno_sidecar::publish::promql::{Moment, Query, Value};
 use inferno_sidecar::publish::select::View;
 use inferno_sidecar::wire::Version;
 use prost::Message;
@@ -112,13 +114,15 @@ fn rendering(fleet: &Fleet) {
     line(&format!("/metrics, {} variants", board.entries.len()), seconds * 1e3, "ms", "< 20", &note);
     let text = "inferno_desired_replicas{variant_name=\"variant-77\",exported_namespace=\"team-1\"}";
     let view = View { board: &board, now, aliases: false };
-    let Ok(Value::Vector(found)) = Query::parse(text).and_then(|query| query.evaluate(&view)) else {
+    let Ok(Value::Vector(found)) =
+        Query::parse(text).and_then(|query| query.evaluate(&view, Moment::at(now)))
+    else {
         panic!("the query gives a vector");
     };
     assert_eq!(found.len(), 1, "one variant");
     let seconds = median_s(200, || {
         let query = Query::parse(black_box(text)).expect("the query is sound");
-        black_box(query.evaluate(&view).expect("the board is ready"));
+        black_box(query.evaluate(&view, Moment::at(now)).expect("the board is ready"));
     });
     line("query for one variant, by name and exported_namespace", seconds * 1e6, "us", "< 200", "");
 }
@@ -169,6 +173,64 @@ fn ingest(fleet: &mut Fleet, version: Version, relevant_only: bool, first: i64) 
     first + ROUNDS
 }
 
+/// What a record of an hour costs: a step, memory, and a panel over all of it.
+fn record(variants: usize) {
+    const STEPS: i64 = 240;
+    let mut fleet = Fleet::warm(variants, 1, "saturation");
+    let mut history = History::new(Retention { ms: STEPS * INTERVAL_MS, bytes: HISTORY_MAX_BYTES });
+    let mut step_ms = Vec::new();
+    let first = Fleet::next_scrape();
+    for round in first..first + STEPS {
+        for series in fleet.scrape(round, false, true) {
+            fleet.engine.write_v1(&encode(series), at(round)).expect("the request is sound");
+        }
+        fleet.engine.publish();
+        let start = Instant::now();
+        history.step(fleet.engine.board(), at(round));
+        step_ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let stats = history.stats();
+    line(
+        &format!("step of the record, {variants} variants"),
+        quantile(&mut step_ms, 0.5),
+        "ms",
+        "",
+        &format!(
+            "after {STEPS} steps {:.1} MB in {} series, {:.2} bytes per sample{}",
+            stats.bytes as f64 / 1e6,
+            stats.series,
+            stats.bytes as f64 / (stats.series as i64 * STEPS) as f64,
+            if stats.is_shortened { ", shortened" } else { "" },
+        ),
+    );
+    let (start, end) = (at(first), at(first + STEPS - 1));
+    for text in [
+        "max_over_time(inferno_utilization_ratio{variant_name=\"variant-7\",exported_namespace=\"team-0\"}[5m])",
+        "sum(inferno_requests_running)",
+    ] {
+        let milliseconds = 1e3
+            * median_s(5, || {
+                let query = Query::parse(text).expect("the query is sound");
+                let moment = |time| Moment { time, start, end };
+                let used = query.uses(moment(start), moment(end)).expect("the query is sound").remove(0);
+                let (from, to) = (used.from, used.times.1);
+                let want = Want { selector: used.selector, from, to, aliases: false };
+                let series = history.select(&want, usize::MAX).expect("there is no bound");
+                assert!(!series.is_empty());
+                let present = View { board: fleet.engine.board(), now: end, aliases: false };
+                let selected = Selected { id: used.id, from, to, is_range: used.is_range, series: &series };
+                let table = Table::new(present, history.since(), false, [selected]);
+                for step in 0..STEPS {
+                    black_box(
+                        query.evaluate(&table, moment(start + step * INTERVAL_MS)).expect("it is evaluated"),
+                    );
+                }
+            });
+        let what = text.split(['{', ')']).next().unwrap_or(text);
+        line(&format!("{what}...: {STEPS} points, {variants} variants recorded"), milliseconds, "ms", "", "");
+    }
+}
+
 fn main() {
     let part = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let is_asked = |name: &str| part.as_ref().is_none_or(|part| part == name);
@@ -187,6 +249,10 @@ fn main() {
     if is_asked("everything") {
         everything(&mut Fleet::warm(1_000, 3, "model"), "model");
         everything(&mut Fleet::warm(10_000, 3, "model"), "model");
+    }
+    if is_asked("record") {
+        record(1_000);
+        record(10_000);
     }
     if is_asked("ingest") {
         let mut fleet = Fleet::warm(100, 1, "saturation");

@@ -1,5 +1,5 @@
 //! The engine, driven as in production: encoded remote-write requests, snapshots from YAML, the clock as an
-//! argument. `scaling`, `liveness`, `input`, `joins`, `snapshots` and `inventory` tell stories a user would notice;
+//! argument. `scaling`, `liveness`, `input`, `joins`, `snapshots`, `inventory` and `mirrored` tell stories a user would notice;
 //! `oracle` holds that incremental results equal recomputation from scratch; `replay` that the same
 //! stream gives the same boards.
 
@@ -7,6 +7,7 @@ mod input;
 mod inventory;
 mod joins;
 mod liveness;
+mod mirrored;
 mod oracle;
 mod replay;
 mod scaling;

@@ -109,10 +109,9 @@ async fn what_is_not_evaluated_is_named() {
     for (query, part) in [
         ("topk(1, inferno_desired_replicas)", "topk"),
         ("inferno_desired_replicas * on (variant_name) group_left inferno_current_replicas", "group_left"),
-        ("rate(inferno_replica_scaling_total[5m])", "rate"),
-        ("inferno_desired_replicas[5m]", "range selector"),
-        ("inferno_desired_replicas offset 5m", "offset"),
-        ("inferno_desired_replicas @ 100", "@"),
+        ("deriv(inferno_requests_waiting[5m])", "deriv"),
+        ("inferno_desired_replicas offset 5m", "recorded"),
+        ("inferno_desired_replicas @ 100", "recorded"),
         ("max_over_time(inferno_desired_replicas[5m:1m])", "max_over_time"),
         ("\"text\"", "string"),
     ] {

@@ -38,6 +38,18 @@ pub async fn the_sidecar_dies_and_comes_back(world: &mut World) {
 
 pub async fn prometheus_dies(world: &mut World) {
     let query = llama_query();
+    // The sidecar has just started: from the second scrape on it knows when input is late.
+    let newest = async || {
+        let variant = world.sidecar.get("/api/v1/variants/llm/llama-8b-l40s").await.json();
+        variant["input"]["newestSampleMs"].as_i64()
+    };
+    let mut seen = newest().await;
+    for _ in 0..3 {
+        seen = wait_for("a further scrape", SOON, async || {
+            newest().await.filter(|now| Some(*now) > seen).map(Some)
+        })
+        .await;
+    }
     world.prometheus.process.kill();
     // What was under way arrives; after that the input is silent.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -72,7 +84,8 @@ pub async fn prometheus_comes_back(world: &mut World) {
     let query = llama_query();
     let begun = Instant::now();
     world.prometheus =
-        Prometheus::start(world.data.path(), &world.cluster, world.sidecar.address, "100ms").await;
+        Prometheus::start(&world.release, world.data.path(), &world.cluster, world.sidecar.address, "100ms")
+            .await;
     wait_for("healthy input", SOON, async || {
         let healthy = world.sidecar.gauge("inferno_input_healthy", L40S).await;
         (healthy == Some(1.0)).then_some(())
@@ -81,8 +94,9 @@ pub async fn prometheus_comes_back(world: &mut World) {
     say!("Prometheus's restart -> healthy input: {:.1} s", begun.elapsed().as_secs_f64());
     world.monitor.assert_no_complaint();
 
-    // Each replica that becomes ready under this load makes the next one wanted.
+    // However many there are by now, this is more than they carry.
     let held = number(&keda_asks(world.sidecar.address, &query).await.unwrap());
+    world.cluster.dial.turn(3000, 2000);
     let decided = wait_for("a further rise", SOON, async || {
         (number(&keda_asks(world.sidecar.address, &query).await.unwrap()) > held).then(now)
     })

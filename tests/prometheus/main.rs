@@ -1,7 +1,8 @@
 //! The whole system with the real Prometheus: it scrapes an emulated cluster, remote-writes into the built
 //! sidecar, scrapes the decisions back, and both are killed and restarted while it runs.
 //!
-//! One test, because the stages build on one running system; it prints the delays that it saw.
+//! The stages of a test build on one running system; it prints the delays that it saw. They are run with Debian's
+//! Prometheus, which sends remote write 1.0, and with Prometheus 3, which sends 2.0.
 
 /// Prints a line even when the test passes: what was measured is part of the result.
 macro_rules! say {
@@ -21,7 +22,10 @@ mod monitor;
 #[path = "../support/process.rs"]
 mod process;
 mod reloads;
+mod restart;
 mod stack;
+#[path = "../support/tools.rs"]
+mod tools;
 
 use axum::http::StatusCode;
 use client::{Answer, form, get, vector};
@@ -29,7 +33,7 @@ use cluster::{Cluster, now};
 use configuration::ConfigDir;
 use monitor::Monitor;
 use serde_json::Value;
-use stack::{Prometheus, Sidecar, has_prometheus};
+use stack::{Prometheus, Release, Sidecar};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -86,7 +90,11 @@ async fn wait_for<T>(what: &str, max: Duration, mut probe: impl AsyncFnMut() -> 
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// One system at a time: two would slow each other down.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 struct World {
+    release: Release,
     cluster: Cluster,
     config: ConfigDir,
     data: TempDir,
@@ -97,11 +105,23 @@ struct World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_prometheus_streams_in_and_decisions_come_out() {
-    if !has_prometheus() {
-        return;
+    if let Some(release) = Release::packaged() {
+        all_stages(release).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_3_streams_in_by_remote_write_2() {
+    if let Some(release) = Release::built() {
+        all_stages(release).await;
+    }
+}
+
+async fn all_stages(release: Release) {
+    let _turn = TURN.lock().await;
     let started = Instant::now();
-    let mut world = start().await;
+    say!("with {release:?}");
+    let mut world = start(release).await;
     load::a_step_raises_the_desired_count(&world).await;
     crashes::the_sidecar_dies_and_comes_back(&mut world).await;
     crashes::prometheus_dies(&mut world).await;
@@ -118,7 +138,7 @@ async fn a_real_prometheus_streams_in_and_decisions_come_out() {
 }
 
 /// Starts everything and waits for the first decisions.
-async fn start() -> World {
+async fn start(release: Release) -> World {
     let cluster = Cluster::start().await;
     let config = ConfigDir::new();
     let data = tempfile::tempdir().expect("a temporary folder can be made");
@@ -132,7 +152,7 @@ async fn start() -> World {
     assert_eq!(early.json()["status"], "error");
 
     let begun = Instant::now();
-    let prometheus = Prometheus::start(data.path(), &cluster, sidecar.address, "1s").await;
+    let prometheus = Prometheus::start(&release, data.path(), &cluster, sidecar.address, "1s").await;
     wait_for("readiness", SOON, async || {
         (sidecar.get("/-/ready").await.status == StatusCode::OK).then_some(())
     })
@@ -155,7 +175,7 @@ async fn start() -> World {
     .await;
     tokio::spawn(apply_decisions(cluster.clone(), sidecar.address));
     let monitor = Monitor::start(sidecar.address);
-    World { cluster, config, data, sidecar, prometheus, monitor }
+    World { release, cluster, config, data, sidecar, prometheus, monitor }
 }
 
 /// What an HPA does, only faster.

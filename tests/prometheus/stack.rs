@@ -3,22 +3,30 @@
 use crate::client::{self, Answer};
 use crate::cluster::Cluster;
 use crate::process::Process;
+use crate::tools;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Set to any value to skip the tests that need the Prometheus binary.
-const SKIP: &str = "INFERNO_TEST_SKIP_PROMETHEUS";
+/// A Prometheus to test with.
+#[derive(Clone, Debug)]
+pub struct Release {
+    program: PathBuf,
+    /// Setting of the version of remote write.
+    message: &'static str,
+}
 
-/// Whether to go on: without Prometheus only if skipping was asked for.
-pub fn has_prometheus() -> bool {
-    let found = Command::new("prometheus").arg("--version").output().is_ok();
-    if !found && std::env::var_os(SKIP).is_some() {
-        eprintln!("skipped: there is no prometheus on the PATH and {SKIP} is set");
-        return false;
+impl Release {
+    /// Debian's, which sends remote write 1.0; `None` when it is to be skipped.
+    pub fn packaged() -> Option<Self> {
+        Some(Release { program: tools::packaged_prometheus()?, message: "" })
     }
-    assert!(found, "no prometheus on the PATH; tests/run installs it, {SKIP}=1 skips this test");
-    true
+
+    /// Prometheus 3, sending remote write 2.0; `None` when it is to be skipped.
+    pub fn built() -> Option<Self> {
+        let message = "    protobuf_message: io.prometheus.write.v2.Request\n";
+        Some(Release { program: tools::prometheus()?, message })
+    }
 }
 
 /// The sidecar as built, on loopback.
@@ -30,9 +38,14 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts it on `address` (port 0: any) with the configuration folder `dir`.
     pub async fn start(address: SocketAddr, dir: &Path) -> Self {
+        Self::start_with(address, dir, &[]).await
+    }
+
+    /// As [`Sidecar::start`], with further flags.
+    pub async fn start_with(address: SocketAddr, dir: &Path, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_inferno-sidecar"));
         command.args(["serve", "--log-format", "json", "--listen", &address.to_string()]);
-        command.arg("--config-dir").arg(dir);
+        command.arg("--config-dir").arg(dir).args(flags);
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("INFERNO_"))
         {
@@ -66,11 +79,17 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Writes the settings and starts it; with data in the folder it goes on where it was.
-    pub async fn start(dir: &Path, cluster: &Cluster, sidecar: SocketAddr, deadline: &str) -> Self {
+    pub async fn start(
+        release: &Release,
+        dir: &Path,
+        cluster: &Cluster,
+        sidecar: SocketAddr,
+        deadline: &str,
+    ) -> Self {
         let settings = dir.join("prometheus.yml");
-        std::fs::write(&settings, settings_text(cluster.address, sidecar, deadline))
+        std::fs::write(&settings, settings_text(cluster.address, sidecar, deadline, release.message))
             .expect("the folder is ours");
-        let mut command = Command::new("prometheus");
+        let mut command = Command::new(&release.program);
         command.arg(option("--config.file", &settings));
         command.arg(option("--storage.tsdb.path", &dir.join("data")));
         command.args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
@@ -94,7 +113,7 @@ fn option(name: &str, path: &Path) -> PathBuf {
 }
 
 /// What an operator would write, at a scrape interval of one second.
-fn settings_text(cluster: SocketAddr, sidecar: SocketAddr, deadline: &str) -> String {
+fn settings_text(cluster: SocketAddr, sidecar: SocketAddr, deadline: &str, message: &str) -> String {
     format!(
         r#"
 global:
@@ -123,7 +142,7 @@ scrape_configs:
         labels: {{namespace: monitoring, pod: prometheus-0}}
 remote_write:
   - url: http://{sidecar}/api/v1/write
-    queue_config:
+{message}    queue_config:
       batch_send_deadline: {deadline}
       min_backoff: 30ms
       max_backoff: 1s

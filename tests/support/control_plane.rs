@@ -142,6 +142,12 @@ impl ControlPlane {
         }
     }
 
+    /// The same at another address: whoever knows the old one finds nobody there.
+    pub async fn start_api_server_at(&mut self, address: SocketAddr) {
+        self.address = address;
+        self.start_api_server().await;
+    }
+
     /// Ends kube-apiserver as `kill -9` does.
     pub fn kill_api_server(&mut self) {
         self.api_server = None;
@@ -201,7 +207,9 @@ impl ControlPlane {
 
     /// A file to reach the API server with that token.
     pub fn kubeconfig(&self, token: &str) -> PathBuf {
-        let path = self.dir.path().join(format!("{token}.kubeconfig"));
+        // Tokens of service accounts are too long for a file's name, and differ in their ends.
+        let end: String = token.chars().rev().take(32).collect();
+        let path = self.dir.path().join(format!("{end}.kubeconfig"));
         std::fs::write(&path, self.kubeconfig_text(token)).expect("the folder is ours");
         path
     }

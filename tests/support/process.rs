@@ -66,6 +66,13 @@ impl Process {
         assert!(ended.is_none(), "{} has ended: {ended:?}", self.name);
     }
 
+    /// Asks it to end, as Kubernetes does, and waits until it has.
+    pub fn terminate(&mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(asked.is_ok_and(|status| status.success()), "{} cannot be asked to end", self.name);
+        let _ = self.child.wait();
+    }
+
     /// Ends it as `kill -9` does: no signal handler runs.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -7,25 +7,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::classes::{accelerators, class_key, main_config, service_classes};
+use super::hardware::{ByTarget, Hardware, by_target};
 use super::inventory::inventory;
 use super::is_scaler;
 use super::read::Book;
-use super::tables::{Role, near_miss, role};
+use super::tables::{Reach, Role, near_miss, role};
 use super::thresholds::{PerModel, Sources};
 use super::value::{show, truth};
-use super::variant::{Bounds, ClassRef, Draft, EXCLUDE, Scaler, is_excluded, scaler, variant_autoscaling};
+use super::variant::{
+    Bounds, ClassRef, Draft, EXCLUDE, Scaler, UNKNOWN_ACCELERATOR, is_excluded, scaler, variant_autoscaling,
+};
 use crate::config::objects::{Kind, Object};
 use crate::config::{
-    DEFAULT_VARIANT_COST, Kept, ScaleTarget, ServiceClass, Snapshot, Variant, VariantKey, VariantSlo,
-    VariantSource,
+    Accelerator, DEFAULT_VARIANT_COST, Kept, ScaleTarget, ServiceClass, Snapshot, Variant, VariantKey,
+    VariantSlo, VariantSource,
 };
 
 /// Builds the snapshot of all objects, which come in order of kind, namespace and name.
-pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>]) -> Snapshot {
+pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>], home: Option<&str>) -> Snapshot {
     let closed = closed_namespaces(objects);
     let (drafts, bounds) = drafts(book, objects, &closed);
     let drafts = settle_claims(book, drafts);
-    let roles = roles(book, objects);
+    let roles = roles(book, objects, home);
+    let hardware = by_target(objects);
     let of = |role: Role| roles.get(&role).cloned().unwrap_or_default();
     let used: BTreeSet<Arc<str>> = drafts.iter().map(|draft| draft.variant.key.namespace.clone()).collect();
     let sources = Sources {
@@ -33,7 +37,7 @@ pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>]) -> Snapshot 
         scale_to_zero: of(Role::ScaleToZero),
         queueing: of(Role::Queueing),
     };
-    let per_model = PerModel::read(book, &sources, |namespace| used.contains(namespace));
+    let per_model = PerModel::read(book, &sources, Reach { home, used: &used });
     let mut snapshot = Snapshot {
         accelerators: accelerators(book, &of(Role::AcceleratorCosts)),
         classes: service_classes(book, &of(Role::ServiceClasses)),
@@ -42,7 +46,7 @@ pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>]) -> Snapshot 
     };
     snapshot.inventory = inventory(book, &of(Role::Inventory), snapshot.main.limited_mode);
     for draft in drafts {
-        let variant = finish(book, draft, &snapshot, &bounds);
+        let variant = finish(book, draft, &snapshot, &bounds, &hardware);
         let model = variant.model();
         let main = &snapshot.main;
         snapshot.models.entry(model).or_insert_with_key(|model| Arc::new(per_model.of(model, main)));
@@ -134,11 +138,29 @@ fn settle_claims(book: &mut Book<'_>, mut drafts: Vec<Draft>) -> Vec<Draft> {
 }
 
 /// ConfigMaps by role. One without a role whose name nearly has one is a problem.
-fn roles<'o, 'v>(book: &mut Book<'_>, objects: &'o [Object<'v>]) -> BTreeMap<Role, Vec<&'o Object<'v>>> {
+fn roles<'o, 'v>(
+    book: &mut Book<'_>,
+    objects: &'o [Object<'v>],
+    home: Option<&str>,
+) -> BTreeMap<Role, Vec<&'o Object<'v>>> {
     let mut roles: BTreeMap<Role, Vec<&Object<'_>>> = BTreeMap::new();
     for object in objects.iter().filter(|object| object.id.kind == Kind::ConfigMap) {
         match (role(object), near_miss(&object.id.name)) {
-            (Some(role), _) => roles.entry(role).or_default().push(object),
+            (Some(role), _)
+                if role.is_per_model() || home.is_none_or(|home| *object.id.namespace == *home) =>
+            {
+                roles.entry(role).or_default().push(object);
+            }
+            (Some(_), _) => {
+                let reason = "this ConfigMap is read only in the sidecar's own namespace".to_owned();
+                let fix = format!("move it to {}, or delete it here", home.unwrap_or_default());
+                book.at(&object.origin, object.id.to_string()).problem(
+                    "metadata.namespace",
+                    reason,
+                    fix,
+                    Kept::Nothing,
+                );
+            }
             (None, Some(near)) => {
                 let reason = format!("the ConfigMap {} is not used", show(&(&*object.id.name).into()));
                 let fix = format!("did you mean `{near}`?");
@@ -156,10 +178,20 @@ fn roles<'o, 'v>(book: &mut Book<'_>, objects: &'o [Object<'v>]) -> BTreeMap<Rol
 }
 
 /// Gives a variant what other objects say about it.
-fn finish(book: &mut Book<'_>, draft: Draft, snapshot: &Snapshot, bounds: &[Bounds]) -> Variant {
+fn finish(
+    book: &mut Book<'_>,
+    draft: Draft,
+    snapshot: &Snapshot,
+    bounds: &[Bounds],
+    hardware: &ByTarget,
+) -> Variant {
     let slo = slo(book, &draft, &snapshot.classes);
     let mut variant = draft.variant;
     variant.slo = slo;
+    let place = (variant.key.namespace.clone(), variant.target.clone());
+    if let Some(hardware) = hardware.get(&place) {
+        fill_in(&mut variant, hardware, draft.is_count_stated, &snapshot.accelerators);
+    }
     let listed = snapshot.accelerators.get(&variant.accelerator);
     let listed = listed.map(|accelerator| accelerator.cost * f64::from(variant.acc_count));
     variant.cost =
@@ -168,13 +200,38 @@ fn finish(book: &mut Book<'_>, draft: Draft, snapshot: &Snapshot, bounds: &[Boun
         .iter()
         .filter(|bounds| bounds.namespace == variant.key.namespace && bounds.target == variant.target);
     for bounds in foreign {
-        let min = variant.min_replicas.or(bounds.min);
-        let max = variant.max_replicas.or(bounds.max);
+        // Whatever scales the target keeps within its own bounds, so both hold.
+        let min = variant.min_replicas.max(bounds.min);
+        let max = [variant.max_replicas, bounds.max].into_iter().flatten().min();
         if min.zip(max).is_none_or(|(min, max)| min <= max) {
             (variant.min_replicas, variant.max_replicas) = (min, max);
         }
     }
     variant
+}
+
+/// Gives a variant what the pods of its target say about accelerators, where it says nothing itself.
+fn fill_in(
+    variant: &mut Variant,
+    hardware: &Hardware,
+    is_count_stated: bool,
+    accelerators: &BTreeMap<Arc<str>, Accelerator>,
+) {
+    if let Some(found) =
+        hardware.accelerator.as_deref().filter(|_| *variant.accelerator == *UNKNOWN_ACCELERATOR)
+    {
+        // The name that the cost table has for the product, if it has one.
+        let listed = accelerators.values().find(|listed| listed.device.eq_ignore_ascii_case(found));
+        variant.accelerator = listed.map_or_else(|| found.into(), |listed| listed.name.clone());
+    }
+    if let Some(cards) = hardware.cards.filter(|_| !is_count_stated) {
+        variant.acc_count = cards;
+    }
+    if let (Some(own), Some(batch)) = (variant.profiles.first_mut(), hardware.max_batch)
+        && own.max_batch == 0
+    {
+        own.max_batch = batch;
+    }
 }
 
 /// The class that the variant names, if it lists the model, else the most important one that does.

@@ -3,7 +3,7 @@
 //! Input: ConfigMap objects. Output: their [`Role`] and the parsed entries, and tables of entries with
 //! a default and overrides by model and namespace. Must not know what the fields of an entry mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -23,6 +23,13 @@ pub(super) enum Role {
     Queueing,
     Inventory,
     Main,
+}
+
+impl Role {
+    /// Whether it has entries by model, which a namespace may have of its own.
+    pub fn is_per_model(self) -> bool {
+        matches!(self, Role::Saturation | Role::ScaleToZero | Role::Queueing)
+    }
 }
 
 /// Names of ConfigMaps, without prefixes.
@@ -46,16 +53,24 @@ const MAIN_KEYS: &[&str] = &[
     "PROMETHEUS_BASE_URL",
 ];
 
+/// Whether a ConfigMap of that name, with that data, configures anything.
+pub fn is_configuration(name: &str, data: &Value) -> bool {
+    role_of(name, data).is_some()
+}
+
 /// Role of a ConfigMap by its name, which releases may prefix, or by its keys.
 pub(super) fn role(object: &Object<'_>) -> Option<Role> {
-    let name = &*object.id.name;
+    role_of(&object.id.name, &object.body["data"])
+}
+
+fn role_of(name: &str, data: &Value) -> Option<Role> {
     let by_name = NAMES.iter().find(|(known, _)| {
         name.strip_suffix(known).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('-'))
     });
     if let Some((_, role)) = by_name {
         return Some(*role);
     }
-    let data = object.body["data"].as_object()?;
+    let data = data.as_object()?;
     let inner = data.get("config.yaml").and_then(Value::as_str);
     let is_main =
         MAIN_KEYS.iter().any(|key| data.contains_key(*key) || inner.is_some_and(|text| has_key(text, key)));
@@ -178,6 +193,15 @@ impl<F> Table<F> {
     }
 }
 
+/// Which namespaces a ConfigMap is for.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    /// Namespace whose ConfigMaps are for everybody; `None` where that has to be guessed.
+    pub home: Option<&'a str>,
+    /// Namespaces that have variants.
+    pub used: &'a BTreeSet<Arc<str>>,
+}
+
 /// Tables of one role: a ConfigMap in a namespace that has variants is for that namespace alone when
 /// others of its role exist; the rest is for everybody else.
 pub(super) struct Tables<F> {
@@ -196,16 +220,20 @@ impl<F> Tables<F> {
     pub fn read(
         book: &mut Book<'_>,
         objects: &[&Object<'_>],
-        is_used: impl Fn(&str) -> bool,
+        reach: Reach<'_>,
         known: &'static [&'static str],
         fields: impl Fn(&mut Scope<'_, '_>, &Fields<'_>) -> F,
         settle: impl Fn(&mut Book<'_>, &mut Table<F>),
     ) -> Self {
+        let is_used = |namespace: &str| reach.used.contains(namespace);
         let all_are_used = objects.iter().all(|object| is_used(&object.id.namespace));
         let global_namespace =
             if all_are_used { objects.first().map(|object| object.id.namespace.clone()) } else { None };
         let is_local = |object: &Object<'_>| {
             let namespace = &object.id.namespace;
+            if let Some(home) = reach.home {
+                return **namespace != *home;
+            }
             is_used(namespace) && global_namespace.as_ref() != Some(namespace)
         };
         let mut tables = Tables { global: Table { rows: Vec::new() }, local: BTreeMap::new() };

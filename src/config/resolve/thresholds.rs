@@ -4,7 +4,7 @@
 //! leaves out are inherited one by one. Must not know variants.
 
 use super::read::{Book, Fields, Scope};
-use super::tables::{Table, Tables};
+use super::tables::{Reach, Table, Tables};
 use super::value::{
     Checked, duration_ms, not_negative, number, positive_duration_ms, ratio, show, text, truth,
 };
@@ -80,23 +80,19 @@ pub(super) struct Sources<'o, 'v> {
 }
 
 impl PerModel {
-    /// Reads the ConfigMaps; `is_used` tells which namespaces have variants.
-    pub fn read(
-        book: &mut Book<'_>,
-        sources: &Sources<'_, '_>,
-        is_used: impl Fn(&str) -> bool + Copy,
-    ) -> Self {
+    /// Reads the ConfigMaps.
+    pub fn read(book: &mut Book<'_>, sources: &Sources<'_, '_>, reach: Reach<'_>) -> Self {
         PerModel {
-            saturation: Tables::read(book, &sources.saturation, is_used, SATURATION, saturation, settle),
+            saturation: Tables::read(book, &sources.saturation, reach, SATURATION, saturation, settle),
             scale_to_zero: Tables::read(
                 book,
                 &sources.scale_to_zero,
-                is_used,
+                reach,
                 SCALE_TO_ZERO,
                 scale_to_zero,
                 |_, _| {},
             ),
-            queueing: Tables::read(book, &sources.queueing, is_used, QUEUEING, queueing, |_, _| {}),
+            queueing: Tables::read(book, &sources.queueing, reach, QUEUEING, queueing, |_, _| {}),
         }
     }
 

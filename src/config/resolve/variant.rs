@@ -23,6 +23,8 @@ pub(super) struct Draft {
     /// Complete but for cost and service class.
     pub variant: Variant,
     pub stated_cost: Option<f64>,
+    /// The accelerators per replica are stated, not assumed.
+    pub is_count_stated: bool,
     pub class_ref: Option<ClassRef>,
 }
 
@@ -84,7 +86,7 @@ const SPEC: &[&str] = &[
 const CLASS_REF: &[&str] = &["name", "key"];
 const TARGET_REF: &[&str] = &["apiVersion", "kind", "name"];
 /// Label that names the variant's accelerator.
-const ACCELERATOR_LABEL: &str = "inference.optimization/acceleratorName";
+pub(super) const ACCELERATOR_LABEL: &str = "inference.optimization/acceleratorName";
 const INSTANCE_LABEL: &str = "wva.llmd.ai/controller-instance";
 const LABELS: &[&str] = &[ACCELERATOR_LABEL, INSTANCE_LABEL, EXCLUDE, ROLE];
 /// Label or annotation that takes an object, or a whole namespace, out.
@@ -105,7 +107,7 @@ const MIN_FIX: &str = "write a whole number of at least 0";
 const MAX_FIX: &str = "write a whole number of at least 1";
 const LABEL_FIX: &str = "write the accelerator's name as in accelerator-unit-costs";
 const ROLE_FIX: &str = "write prefill, decode or both";
-const UNKNOWN_ACCELERATOR: &str = "unknown";
+pub(super) const UNKNOWN_ACCELERATOR: &str = "unknown";
 
 /// Whether the object is marked to be left alone.
 pub(super) fn is_excluded(object: &Object<'_>) -> bool {
@@ -141,13 +143,14 @@ pub(super) fn variant_autoscaling(book: &mut Book<'_>, object: &Object<'_>) -> O
     let stated_cost = scope.read(&spec, "variantCost", not_negative, COST_FIX, Kept::Default);
     let class_ref = class_ref(&mut scope, &spec);
     let instance = scope.read(&labels, INSTANCE_LABEL, text, "write a short text", Kept::Nothing);
+    let count = own.or(count);
     let variant = Variant {
         key: VariantKey { namespace: object.id.namespace.clone(), name: object.id.name.clone() },
         model_id: model_id?.into(),
         role,
         target: target?,
         accelerator: accelerator.as_deref().unwrap_or(UNKNOWN_ACCELERATOR).into(),
-        acc_count: own.or(count).unwrap_or(1),
+        acc_count: count.unwrap_or(1),
         cost: 0.0,
         min_replicas,
         max_replicas,
@@ -156,7 +159,14 @@ pub(super) fn variant_autoscaling(book: &mut Book<'_>, object: &Object<'_>) -> O
         controller_instance: instance.filter(|instance| !instance.is_empty()).map(Into::into),
         source: VariantSource::VariantAutoscaling,
     };
-    Some(Draft { origin: object.origin.clone(), object: object.id.clone(), variant, stated_cost, class_ref })
+    Some(Draft {
+        origin: object.origin.clone(),
+        object: object.id.clone(),
+        variant,
+        stated_cost,
+        is_count_stated: count.is_some(),
+        class_ref,
+    })
 }
 
 /// Opens the labels or annotations of an object.
@@ -340,6 +350,7 @@ fn managed(scope: &mut Scope<'_, '_>, object: &Object<'_>, annotations: &Fields<
         object: object.id.clone(),
         variant,
         stated_cost,
+        is_count_stated: false,
         class_ref: None,
     })
 }
@@ -354,7 +365,8 @@ fn foreign(object: &Object<'_>) -> Option<Bounds> {
     };
     let name = target_name(&reference["name"]).ok()?.into();
     let (min_name, max_name) = bound_names(object.id.kind);
-    let min = min_replicas(&spec[min_name]).ok();
+    // The autoscaler that KEDA makes of a ScaledObject cannot go to zero; the ScaledObject can.
+    let min = min_replicas(&spec[min_name]).ok().filter(|_| !object.owned_by_scaled_object);
     let max = max_replicas(&spec[max_name]).ok();
     Some(Bounds { namespace: object.id.namespace.clone(), target: ScaleTarget { kind, name }, min, max })
 }

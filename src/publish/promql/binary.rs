@@ -106,6 +106,9 @@ impl<'s> Evaluation<'_, 's> {
                 combined(left, right, set, &matching)
             }
             (Value::Vector(left), Value::Vector(right), _) => joined(&left, &right, operator, &matching)?,
+            (Value::Matrix(_), _, _) | (_, Value::Matrix(_), _) => {
+                return Err(QueryError::BadData(format!("{} does not work on ranges", binary.op)));
+            }
             (_, _, Operator::Set(_)) => {
                 return Err(QueryError::BadData(format!("{} needs vectors on both sides", binary.op)));
             }

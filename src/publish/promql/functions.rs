@@ -1,4 +1,4 @@
-//! Functions of present values.
+//! Functions of instant vectors and scalars.
 
 use super::{Evaluation, QueryError, Sample, Value, mapped, unsupported};
 use promql_parser::parser::{Call, Expr};
@@ -20,6 +20,8 @@ impl<'s> Evaluation<'_, 's> {
             ("clamp_min", [of, min]) => self.clamp(of, Some(min), None)?,
             ("clamp_max", [of, max]) => self.clamp(of, None, Some(max))?,
             ("clamp", [of, min, max]) => self.clamp(of, Some(min), Some(max))?,
+            ("time", []) => return Ok(Value::Scalar(self.moment.time.as_secs_f64())),
+            (name, [of]) => self.over_range(name, of)?,
             (name, _) => return unsupported(format!("the function {name}")),
         };
         Ok(Value::Vector(vector))

@@ -1,0 +1,145 @@
+//! At the start, the windows are filled with what Prometheus has stored, so that the first decision after a
+//! restart is the one before it.
+//!
+//! The past is replayed through the engine in the order of its samples, as if it were streamed, so every state
+//! that a decision rests on comes back with it. Until the replay has reached the present nothing is given out,
+//! and writes are answered 503: their sender repeats them, and what arrives twice is known by its time.
+//!
+//! Remote read is asked first, in slices of time that bound the memory; a server without it is asked by range
+//! selectors of its query API. When the time for all this is over the sidecar starts with what it has.
+
+mod replay;
+mod source;
+
+pub use source::SourceError;
+
+use crate::client::Client;
+use crate::limits::{BACKFILL_SAMPLES_MAX, BACKFILL_SLICE_MIN_MS, BACKFILL_SLICE_MS};
+use crate::runner::{Handle, wall_now};
+use crate::serve::OwnMetrics;
+use crate::units::TimeMs;
+use replay::Replay;
+use source::Source;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Wait before a request that failed is sent again.
+const RETRY: Duration = Duration::from_millis(250);
+/// What has reached this close to the present is complete, ms: the rest is streamed.
+const PRESENT_MS: i64 = 500;
+
+/// What to fill the windows with.
+pub struct Backfill {
+    /// The server's URL, without a path of its API.
+    pub url: String,
+    /// Connection to it.
+    pub client: Client,
+    /// Names of the metrics that matter.
+    pub metrics: Vec<String>,
+    /// How far back to begin, ms.
+    pub span_ms: i64,
+    /// Longest time that the start waits for it.
+    pub wait: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Done {
+    samples: u64,
+    /// Reached the present.
+    is_whole: bool,
+}
+
+impl Backfill {
+    /// Fills the windows of `engine`, which gives out decisions when this is done, however it ends.
+    pub async fn run(self, engine: Handle, own: Arc<OwnMetrics>) {
+        let started = Instant::now();
+        let wait = self.wait;
+        let mut done = Done::default();
+        let error = tokio::time::timeout(wait, self.fill(&engine, &own, &mut done)).await;
+        let seconds = started.elapsed().as_secs_f64();
+        let samples = done.samples;
+        match error {
+            Ok(Ok(())) => {
+                own.backfilled(samples, 1.0);
+                tracing::info!(samples, seconds, "windows filled from Prometheus");
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(samples, seconds, %error, "windows not filled from Prometheus; starting without");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    samples,
+                    seconds,
+                    "windows not filled within {wait:?}; starting with what is there"
+                );
+            }
+        }
+        // Without an engine there is nobody left to wait.
+        let _ = engine.filled();
+    }
+
+    async fn fill(&self, engine: &Handle, own: &OwnMetrics, done: &mut Done) -> Result<(), SourceError> {
+        configured(engine).await;
+        let mut source = Source::new(&self.url, &self.client, &self.metrics);
+        let start = wall_now() - self.span_ms;
+        let mut slice_ms = BACKFILL_SLICE_MS;
+        let mut from = start;
+        let mut is_waited_for = false;
+        while !done.is_whole {
+            let now = wall_now();
+            let to = (from + slice_ms - 1).min(now);
+            match source.read(from, to).await {
+                Ok(series) => {
+                    let mut replay = Replay::new(series);
+                    while let Some(batch) = replay.next_batch() {
+                        done.samples += batch.samples;
+                        replay::write(engine, &batch).await?;
+                    }
+                }
+                Err(SourceError::TooLarge) if slice_ms > BACKFILL_SLICE_MIN_MS => {
+                    slice_ms /= 2;
+                    continue;
+                }
+                Err(SourceError::Unreachable(why)) => {
+                    if !std::mem::replace(&mut is_waited_for, true) {
+                        tracing::warn!(%why, "cannot fill the windows yet; trying again for {:?}", self.wait);
+                    }
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            from = to + 1;
+            done.is_whole = wall_now().since(to) <= PRESENT_MS;
+            let share = to.since(start) as f64 / wall_now().since(start).max(1) as f64;
+            own.backfilled(done.samples, share.clamp(0.0, 1.0));
+            tracing::info!(
+                samples = done.samples,
+                "filling the windows from Prometheus: {:.0} %",
+                share * 100.0
+            );
+            if done.samples > BACKFILL_SAMPLES_MAX {
+                return Err(SourceError::TooMany);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the configuration: without it the replay would decide nothing.
+async fn configured(engine: &Handle) {
+    let mut versions = engine.versions();
+    while !engine.board().configured {
+        if versions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A span of time: both ends inclusive.
+#[derive(Clone, Copy, Debug)]
+struct Slice {
+    from: TimeMs,
+    to: TimeMs,
+}
