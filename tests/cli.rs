@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_inferno-sidecar");
-const COMMANDS: [&str; 7] = ["serve", "demo", "check", "size", "replay", "completions", "man"];
+const COMMANDS: [&str; 8] = ["serve", "demo", "check", "size", "replay", "relabel", "completions", "man"];
 
 fn output(arguments: &[&str]) -> String {
     let output = Command::new(BINARY).args(arguments).output().expect("the binary runs");
@@ -22,7 +22,8 @@ fn help_names_every_command_and_every_flag_says_what_it_does() {
         let help = output(&[command, "--help"]);
         let mut lines = help.lines().peekable();
         while let Some(line) = lines.next() {
-            if line.trim_start().starts_with("--") {
+            // Flags stand further left than what is said about them, which may name others.
+            if line.strip_prefix("      ").is_some_and(|flag| flag.starts_with("--")) {
                 let says = line.trim().split_once("  ").is_some()
                     || lines.peek().is_some_and(|next| !next.trim().is_empty());
                 assert!(says, "{command}: {line}");

@@ -7,6 +7,8 @@ mod client;
 
 use axum::body::Body;
 use axum::http::Request;
+use inferno_sidecar::config::Variant;
+use inferno_sidecar::config::cluster::{ClusterChange, TargetName, TargetReplicas};
 use inferno_sidecar::config::objects::documents;
 use inferno_sidecar::config::resolve::{Resolved, resolve};
 use inferno_sidecar::emulate::Collector;
@@ -283,6 +285,81 @@ async fn wall_run(dir: &Path, seed: u64) {
         assert_eq!(done.outcome.unwrap().rejected, 0);
     }
     recording.close(Duration::from_secs(10));
+}
+
+/// A run of an engine that is filled first, whose cluster changes on the way; `cut` begins many segments.
+async fn filled_run(dir: &Path, max_bytes: u64) {
+    let setup = Setup {
+        dir: dir.to_owned(),
+        max_bytes,
+        sample_clock: true,
+        to_be_filled: true,
+        started: TimeMs(1),
+        ..Setup::default()
+    };
+    let (recorder, recording) = Recorder::start(setup).unwrap();
+    let engine = Engine::new(Arc::new(Dialects::built_in())).to_be_filled();
+    let settings = RecordSettings::default();
+    let (engine, _thread) = runner::spawn_recorded(engine, Clock::Samples, settings, Some(recorder)).unwrap();
+    let documents = documents("config.yaml", CONFIG_YAML);
+    let resolved = resolve(&documents, &Resolved::default());
+    let variants: Vec<_> = resolved.snapshot.variants.values().cloned().collect();
+    engine.apply_resolved(resolved.snapshot, Arc::from([]), Some(documents.into())).unwrap();
+    let start = TimeMs(1_800_000_000_000);
+    let mut fleet = Fleet::new(standard::spec(&StandardOptions { start, ..StandardOptions::default() }));
+    let mut collector = Collector::new();
+    for second in 0..120_u32 {
+        if second == 60 {
+            engine.filled().unwrap();
+        }
+        let counts = |spec| TargetReplicas { spec, status: spec.min(3), ready: 1 };
+        let replicas = match second {
+            10 => Some(Some(counts(3))),
+            80 => Some(Some(counts(7))),
+            100 => Some(None),
+            _ => None,
+        };
+        if let Some(replicas) = replicas {
+            let name = |v: &Arc<Variant>| TargetName {
+                namespace: v.key.namespace.clone(),
+                target: v.target.clone(),
+            };
+            let targets = variants.iter().map(|variant| (name(variant), replicas)).collect();
+            let cards = Some([("NVIDIA-H100-80GB-HBM3".to_owned(), u64::from(second))].into());
+            engine.apply_cluster(ClusterChange { targets, cards, ..ClusterChange::default() }).unwrap();
+        }
+        let now = start + i64::from(second) * 1000;
+        fleet.advance_to(now);
+        let timeseries = collector.collect(&fleet, now);
+        let message = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
+        let len = message.len();
+        engine.write(Version::V1, message, len).unwrap().await.unwrap().outcome.unwrap();
+        let is_given_out = engine.board().entries.values().any(|entry| entry.desired().is_some());
+        assert!(!engine.board().filling || second < 60);
+        assert!(is_given_out || second < 60, "decisions are given out after the filling");
+    }
+    recording.close(Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_backfill_and_changes_of_the_cluster_are_reproduced() {
+    let dir = tempfile::tempdir().unwrap();
+    filled_run(dir.path(), 64 << 20).await;
+    let outcome = play(dir.path(), None).unwrap();
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(outcome.exact, outcome.publications, "{:?}", outcome.first_difference);
+    assert!(outcome.publications >= 120, "{}", outcome.publications);
+}
+
+#[tokio::test]
+async fn a_recording_without_its_beginning_carries_the_cluster_and_the_end_of_the_backfill() {
+    let dir = tempfile::tempdir().unwrap();
+    filled_run(dir.path(), 1 << 20).await;
+    assert!(!segments(dir.path())[0].ends_with("00000001.inferno-recording"), "the first one is gone");
+    let outcome = play(dir.path(), None).unwrap();
+    assert!(outcome.beginning_lost && outcome.missing == 0, "{outcome:?}");
+    let last = outcome.recorded.courses.values().filter_map(|course| course.steps.last());
+    assert!(last.clone().count() > 0 && last.clone().all(|step| step.desired.is_some()), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ mod client;
 mod differential;
 mod past;
 #[path = "../support/process.rs"]
-#[allow(dead_code, reason = "shared")]
 mod process;
 mod real;
 mod remote;
