@@ -170,7 +170,25 @@ const QUIET_KINDS: [&str; 41] = [
     "TriggerAuthentication",
 ];
 
-/// The value without objects of kinds that say nothing here, Secrets among them; `None` when nothing stays.
+/// Annotation with the whole object as text.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Drops what may hold secrets and says nothing here.
+fn drop_foreign_fields(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            // Labels may have these names, too; variables are lists.
+            let is_variables = |name: &str, value: &Value| name.starts_with("env") && value.is_array();
+            fields.retain(|name, value| name != LAST_APPLIED && !is_variables(name, value));
+            fields.values_mut().for_each(drop_foreign_fields);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_foreign_fields),
+        _ => {}
+    }
+}
+
+/// The value without objects of kinds that say nothing here, Secrets among them, and without variables of
+/// containers; `None` when nothing stays.
 pub fn without_foreign(value: &Value) -> Option<Value> {
     let kind = value["kind"].as_str().unwrap_or_default();
     if QUIET_KINDS.contains(&kind) {
@@ -181,6 +199,9 @@ pub fn without_foreign(value: &Value) -> Option<Value> {
         return None;
     }
     let mut value = value.clone();
+    if TARGET_KINDS.iter().any(|target| target.name() == kind) {
+        drop_foreign_fields(&mut value);
+    }
     if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut) {
         *items = items.iter().filter_map(without_foreign).collect();
     }

@@ -55,4 +55,12 @@ mod tests {
         let DocumentContent::Object(list) = &after[1].content else { panic!("{:?}", after[1]) };
         assert_eq!(list["items"].as_array().unwrap().len(), 1);
     }
+    #[test]
+    fn variables_of_containers_are_not_kept() {
+        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: a\n  annotations:\n    \
+                    kubectl.kubernetes.io/last-applied-configuration: '{hush}'\nspec: {template: {spec: \
+                    {containers: [{name: c, args: [--max-num-seqs=8], env: [{name: T, value: hush}]}]}}}\n";
+        let recorded = format!("{:?}", recorded(&parse("a.yaml", text)));
+        assert!(recorded.contains("--max-num-seqs=8") && !recorded.contains("hush"), "{recorded}");
+    }
 }
