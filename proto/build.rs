@@ -4,7 +4,12 @@
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let messages = ["proto/remote_write_v1.proto", "proto/remote_write_v2.proto", "proto/remote_read.proto"];
+    let messages = [
+        "proto/remote_write_v1.proto",
+        "proto/remote_write_v2.proto",
+        "proto/remote_read.proto",
+        "proto/recording.proto",
+    ];
     let scaler = ["proto/externalscaler.proto"];
     for file in messages.iter().chain(&scaler) {
         println!("cargo:rerun-if-changed={file}");

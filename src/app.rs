@@ -11,43 +11,57 @@ use crate::config::objects::Document;
 use crate::config::resolve::{Resolved, resolve};
 use crate::demo;
 use crate::engine::Engine;
+use crate::logs;
 use crate::mirror::files;
-use crate::options::{BackfillSettings, CheckFlags, Job, LogFormat, Settings, Source};
-use crate::runner::{self, Handle};
+use crate::options::{BackfillSettings, CheckFlags, Cli, Job, LogFormat, Settings, Source};
+use crate::replay;
+use crate::runner::{self, Clock, Handle, wall_now};
 use crate::series::dialect::Dialects;
 use crate::serve::rotation::Rotation;
 use crate::serve::{self, Closing, Context, OwnMetrics};
 use crate::size;
+use crate::tape::{Recorder, Recording, Setup};
 use anyhow::Context as _;
+use clap::CommandFactory;
 pub use configurer::Configurer;
 use security::{Guards, serve_external_metrics};
-use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 /// Longest wait for a reload that was asked for.
 const RELOAD_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for the end of the recording.
+pub const RECORD_END_MAX: Duration = Duration::from_secs(5);
+/// Name of the command.
+const NAME: &str = "inferno-sidecar";
 
 /// Does what the command line asks for.
 pub fn run(job: Job) -> anyhow::Result<ExitCode> {
     match job {
         Job::Check(flags) => check_folder(&flags),
         Job::Size(flags) => size::run(&flags),
+        Job::Replay(flags) => replay::run(&flags),
+        Job::Completions(shell) => {
+            clap_complete::generate(shell, &mut Cli::command(), NAME, &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Job::Man(dir) => manual(dir.as_deref()),
         Job::Relabel(flags) => {
             print!("{}", flags.shard.relabelling());
             Ok(ExitCode::SUCCESS)
         }
         Job::Demo(flags) => {
-            start_log(LogFormat::Text, "warn")?;
+            logs::start(LogFormat::Text, "warn")?;
             runtime()?.block_on(demo::run(&flags))
         }
         Job::Serve(settings) => {
-            start_log(settings.log_format, &settings.log)?;
+            logs::start(settings.log_format, &settings.log)?;
             runtime()?.block_on(run_server(&settings))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -58,21 +72,28 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 
-fn start_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    // The watching library warns of every watch that ended with its folder, as it does whenever a
-    // ConfigMap is remounted. A filter that names it comes later and so wins.
-    let filter = format!("notify=error,{filter}");
-    let filter =
-        EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?} is not valid"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+/// Prints the page of the whole command, or writes one per subcommand into a folder.
+fn manual(dir: Option<&Path>) -> anyhow::Result<ExitCode> {
+    match dir {
+        None => clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?,
+        Some(dir) => {
+            let named = || format!("cannot write pages to {}", dir.display());
+            fs::create_dir_all(dir).with_context(named)?;
+            clap_mangen::generate_to(Cli::command(), dir).with_context(named)?;
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the recorder, if there is to be one, in that folder with that size.
+pub fn start_recorder(
+    record: Option<(PathBuf, u64)>,
+    setup: Setup,
+) -> anyhow::Result<(Option<Recorder>, Option<Recording>)> {
+    let Some((dir, max_bytes)) = record else { return Ok((None, None)) };
+    tracing::info!(dir = %dir.display(), max_bytes, "recording what drives decisions");
+    let (recorder, recording) = Recorder::start(Setup { dir, max_bytes, started: wall_now(), ..setup })?;
+    Ok((Some(recorder), Some(recording)))
 }
 
 fn check_folder(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
@@ -91,7 +112,15 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let backfill = settings.backfill.as_ref().map(|settings| backfill(settings, &dialects)).transpose()?;
     let engine = Engine::new(Arc::new(dialects));
     let engine = if backfill.is_some() { engine.to_be_filled() } else { engine };
-    let (engine, _thread) = runner::spawn_recorded(engine, settings.clock, settings.record)
+    let setup = Setup {
+        dialects: settings.dialects.clone(),
+        sample_clock: settings.clock == Clock::Samples,
+        to_be_filled: backfill.is_some(),
+        shard: settings.cluster.shard,
+        ..Setup::default()
+    };
+    let (recorder, recording) = start_recorder(settings.tape.clone(), setup)?;
+    let (engine, _thread) = runner::spawn_recorded(engine, settings.clock, settings.retention, recorder)
         .context("cannot start the engine's thread")?;
     let own = Arc::new(OwnMetrics::new()?);
     let listener = TcpListener::bind(settings.listen)
@@ -134,6 +163,9 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
         external.await.context("the external metrics API ended badly")?;
     }
     source.end.await;
+    if let Some(recording) = recording {
+        recording.close(RECORD_END_MAX);
+    }
     tracing::info!("stopped");
     Ok(())
 }

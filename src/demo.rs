@@ -20,7 +20,7 @@ mod summary;
 mod tally;
 mod wall;
 
-use crate::app::terminated;
+use crate::app::{RECORD_END_MAX, start_recorder, terminated};
 use crate::config::Mode;
 use crate::config::objects::documents;
 use crate::config::resolve::{Resolved, resolve};
@@ -29,9 +29,11 @@ use crate::emulate::fleet::Fleet;
 use crate::emulate::standard::{self, NAMESPACE, config_yaml};
 use crate::engine::Engine;
 use crate::options::DemoFlags;
+use crate::recorder::RecordSettings;
 use crate::runner::{self, Clock};
 use crate::series::dialect::Dialects;
 use crate::serve::{self, Context, OwnMetrics};
+use crate::tape::{Recording, Setup};
 use anyhow::{Context as _, ensure};
 use client::Client;
 use plan::{Plan, STEP_MS, span};
@@ -40,6 +42,7 @@ use scaler::{DOWN_WINDOW_MS, SYNC_MS, Scaler};
 use screen::{Output, Screen};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use summary::{Pushed, Summary};
@@ -56,7 +59,7 @@ const INTERRUPTED: u8 = 130;
 pub async fn run(flags: &DemoFlags) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(flags)?;
     let output = if flags.json { Output::Stderr } else { Output::Stdout };
-    match play(plan, output, flags.json).await {
+    match play(plan, output, flags.json, flags.tape.setup()).await {
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         ended => ended,
@@ -67,8 +70,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-async fn play(plan: Plan, output: Output, json: bool) -> anyhow::Result<ExitCode> {
-    let server = Server::start(plan.mode).await?;
+async fn play(
+    plan: Plan,
+    output: Output,
+    json: bool,
+    record: Option<(PathBuf, u64)>,
+) -> anyhow::Result<ExitCode> {
+    let server = Server::start(plan.mode, record).await?;
     let mut run = Run::new(plan, server.address, output);
     run.introduce(server.address)?;
     let stop = terminated();
@@ -105,16 +113,20 @@ struct Server {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    recording: Option<Recording>,
 }
 
 impl Server {
-    async fn start(mode: Mode) -> anyhow::Result<Self> {
+    async fn start(mode: Mode, record: Option<(PathBuf, u64)>) -> anyhow::Result<Self> {
+        let (recorder, recording) = start_recorder(record, Setup { sample_clock: true, ..Setup::default() })?;
+        let engine = Engine::new(Arc::new(Dialects::with_extra(&[])?));
         let (engine, _thread) =
-            runner::spawn(Engine::new(Arc::new(Dialects::with_extra(&[])?)), Clock::Samples)
+            runner::spawn_recorded(engine, Clock::Samples, RecordSettings::default(), recorder)
                 .context("cannot start the engine's thread")?;
-        let resolved = resolve(&documents("demo.yaml", &config_yaml(mode)), &Resolved::default());
+        let documents = documents("demo.yaml", &config_yaml(mode));
+        let resolved = resolve(&documents, &Resolved::default());
         ensure!(resolved.problems.is_empty(), "the built-in configuration: {:?}", resolved.problems);
-        engine.apply(resolved.snapshot, Arc::from([]))?;
+        engine.apply_resolved(resolved.snapshot, Arc::from([]), Some(documents.into()))?;
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen on loopback")?;
         let address = listener.local_addr()?;
@@ -125,13 +137,16 @@ impl Server {
             // Also when the sender is gone.
             let _ = stopped.await;
         }));
-        Ok(Server { address, stop, task })
+        Ok(Server { address, stop, task, recording })
     }
 
     async fn stop(self) {
         // The server may have ended by itself; a panic in it was reported where it happened.
         let _ = self.stop.send(());
         let _ = self.task.await;
+        if let Some(recording) = self.recording {
+            recording.close(RECORD_END_MAX);
+        }
     }
 }
 

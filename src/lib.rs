@@ -14,6 +14,7 @@
 //! * [`serve`] is what comes in, guarded by [`serve::access`]; [`client`] is what goes out; both read [`tls`].
 //! * [`backfill`] fills the windows at the start; [`client`] and [`tls`] are its connections.
 //! * [`app`] is the composition root; [`options`] the command line; [`size`] and [`demo`] are commands.
+//! * [`tape`] keeps what drives the engine in files; [`replay`] decides anew from them.
 //! * [`emulate`] is a vLLM fleet on virtual time, for the demo and the tests.
 //!
 //! # Invariants, and the tests that hold them
@@ -43,15 +44,18 @@ pub mod demo;
 pub mod emulate;
 pub mod engine;
 pub mod limits;
+pub mod logs;
 pub mod mirror;
 pub mod optimize;
 pub mod options;
 pub mod publish;
 pub mod recorder;
+pub mod replay;
 pub mod runner;
 pub mod series;
 pub mod serve;
 pub mod size;
+pub mod tape;
 pub mod tls;
 pub mod units;
 pub mod window;
@@ -65,5 +69,10 @@ pub mod proto {
     /// Remote-write 2.0.
     pub mod v2 {
         include!(concat!(env!("OUT_DIR"), "/io.prometheus.write.v2.rs"));
+    }
+
+    /// Records of `--record`.
+    pub mod recording {
+        include!(concat!(env!("OUT_DIR"), "/inferno.recording.rs"));
     }
 }

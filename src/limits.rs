@@ -191,6 +191,25 @@ pub const SCALER_REPEAT_S: u64 = 15;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
 const _: () = assert!(STREAMS_PER_CONNECTION_MAX as usize <= SCALER_STREAMS_MAX);
 
+/// Most records that wait for the recorder's thread; more are left out and counted.
+pub const RECORD_QUEUE_MAX: usize = 4096;
+/// Most bytes of write requests that wait for the recorder's thread.
+pub const RECORD_QUEUE_MAX_BYTES: usize = 64 << 20;
+/// Largest record, bytes: a configuration of the largest size, or a write request, and what is around it.
+pub const RECORD_MAX_BYTES: usize = 96 << 20;
+const _: () = assert!(RECORD_MAX_BYTES as u64 > CONFIG_TOTAL_MAX_BYTES);
+const _: () = assert!(RECORD_MAX_BYTES > WRITE_DECODED_MAX_BYTES && RECORD_MAX_BYTES < u32::MAX as usize);
+/// Seconds after which a recorder that could not write tries again.
+pub const RECORD_RETRY_S: u64 = 10;
+
+/// Most readers of the stream of decisions; they hold connections, most of which are for others.
+pub const STREAM_CLIENTS_MAX: usize = 256;
+const _: () = assert!(STREAM_CLIENTS_MAX <= CONNECTIONS_MAX / 4);
+/// Events that a reader of the stream may be behind; one that is further gets the whole board.
+pub const STREAM_BACKLOG: usize = 64;
+/// Latest changes of desired counts that are kept for new readers of the stream.
+pub const STREAM_RECENT_MAX: usize = 200;
+
 /// Objects of one page of a list from the API server, as in the clients of Kubernetes itself.
 pub const CLUSTER_LIST_PAGE: u32 = 500;
 /// Most messages of watches that may wait; further ones wait at the watches.

@@ -4,11 +4,13 @@
 
 mod backfill;
 mod cluster;
+mod recording;
 mod security;
 mod size;
 
 pub use backfill::{BackfillFlags, BackfillSettings};
 pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
+pub use recording::{RecordFlags, ReplayFlags};
 pub use security::{ExternalMetrics, Security, SecurityFlags};
 pub use size::{Generation, SizeFlags};
 
@@ -55,6 +57,21 @@ enum Command {
     Check(CheckFlags),
     /// Answer a what-if: how many replicas a load needs within its targets, and why.
     Size(Box<SizeFlags>),
+    /// Decide anew from a recording of `--record`, and compare with what another configuration decides.
+    ///
+    /// Exit status 1 when a complete recording of this version is not reproduced bit for bit.
+    Replay(ReplayFlags),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff); with `--dir`, write one per command.
+    Man {
+        /// Folder for the pages.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Print the relabelling that makes Prometheus send one of several instances its part of the stream.
     Relabel(RelabelFlags),
 }
@@ -82,12 +99,12 @@ pub struct ServeFlags {
     /// Whether to publish the wva_* names beside the inferno_* ones [default: true].
     #[arg(long, value_name = "BOOL", env = "INFERNO_WVA_ALIASES")]
     wva_aliases: Option<bool>,
-    /// How long what is published is recorded, for queries of the past; 0 for not at all [default: 1h].
-    #[arg(long, value_name = "DURATION", env = "INFERNO_RECORD", value_parser = duration_ms)]
-    record: Option<i64>,
-    /// Time between two samples of the record; decisions are recorded when they change [default: 15s].
-    #[arg(long, value_name = "DURATION", env = "INFERNO_RECORD_STEP", value_parser = duration_ms)]
-    record_step: Option<i64>,
+    /// How long what is published is kept in memory, for queries of the past; 0 for not at all [default: 1h].
+    #[arg(long, value_name = "DURATION", env = "INFERNO_RETENTION", value_parser = duration_ms)]
+    retention: Option<i64>,
+    /// Time between two samples that are kept; decisions are kept when they change [default: 15s].
+    #[arg(long, value_name = "DURATION", env = "INFERNO_RETENTION_STEP", value_parser = duration_ms)]
+    retention_step: Option<i64>,
     #[command(flatten)]
     backfill: BackfillFlags,
     /// File with a further dialect table (YAML); may be repeated.
@@ -99,6 +116,8 @@ pub struct ServeFlags {
     /// Which log lines: error, warn, info, debug, or a tracing filter [default: info].
     #[arg(long, value_name = "FILTER", env = "INFERNO_LOG")]
     log: Option<String>,
+    #[command(flatten)]
+    tape: RecordFlags,
     #[command(flatten)]
     security: SecurityFlags,
     #[command(flatten)]
@@ -121,6 +140,8 @@ pub enum Source {
 pub enum LogFormat {
     /// For people.
     Text,
+    /// One line of `key=value` pairs each.
+    Logfmt,
     /// One JSON object per line.
     Json,
 }
@@ -149,6 +170,9 @@ pub struct DemoFlags {
     /// End with one JSON object of the summary on standard output; progress goes to standard error.
     #[arg(long, env = "INFERNO_JSON")]
     pub json: bool,
+    #[allow(missing_docs)]
+    #[command(flatten)]
+    pub tape: RecordFlags,
 }
 
 /// Course of the demo's load.
@@ -215,8 +239,8 @@ struct FileSettings {
     config_dir: Option<PathBuf>,
     clock: Option<String>,
     wva_aliases: Option<bool>,
-    record: Option<String>,
-    record_step: Option<String>,
+    retention: Option<String>,
+    retention_step: Option<String>,
     prometheus_url: Option<String>,
     prometheus_client: ClientSettings,
     backfill: Option<String>,
@@ -224,6 +248,8 @@ struct FileSettings {
     dialects: Vec<PathBuf>,
     log_format: Option<LogFormat>,
     log: Option<String>,
+    record: Option<PathBuf>,
+    record_size: Option<String>,
     security: SecurityFlags,
     cluster: ClusterFlags,
 }
@@ -239,6 +265,12 @@ pub enum Job {
     Check(CheckFlags),
     /// Answer a what-if.
     Size(Box<SizeFlags>),
+    /// Decide anew from a recording.
+    Replay(ReplayFlags),
+    /// Print a completion script.
+    Completions(clap_complete::Shell),
+    /// Print the manual page, or write all into a folder.
+    Man(Option<PathBuf>),
     /// Print relabelling.
     Relabel(RelabelFlags),
 }
@@ -256,8 +288,8 @@ pub struct Settings {
     pub clock: Clock,
     /// Publish the `wva_*` names too.
     pub wva_aliases: bool,
-    /// What is recorded of the past.
-    pub record: RecordSettings,
+    /// What is kept of the past.
+    pub retention: RecordSettings,
     /// What fills the windows at the start.
     pub backfill: Option<BackfillSettings>,
     /// Texts of further dialect tables.
@@ -266,6 +298,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines.
     pub log: String,
+    /// Folder of the recording and its largest size in bytes.
+    pub tape: Option<(PathBuf, u64)>,
     /// TLS and authentication.
     pub security: Security,
     /// The external metrics API, if it is served.
@@ -283,6 +317,9 @@ impl Cli {
             Some(Command::Demo(flags)) => Job::Demo(flags),
             Some(Command::Check(flags)) => Job::Check(flags),
             Some(Command::Size(flags)) => Job::Size(flags),
+            Some(Command::Replay(flags)) => Job::Replay(flags),
+            Some(Command::Completions { shell }) => Job::Completions(shell),
+            Some(Command::Man { dir }) => Job::Man(dir),
             Some(Command::Relabel(flags)) => Job::Relabel(flags),
         })
     }
@@ -303,18 +340,19 @@ impl ServeFlags {
         let backfill = self.backfill.settle(&file, clock)?;
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
+        let tape = self.tape.over(file.record, file.record_size.as_deref())?;
         let (security, external_metrics) = self.security.settle(file.security)?;
-        let mut record = RecordSettings::default();
-        if let Some(ms) = duration(self.record, file.record.as_deref(), "record")? {
-            record.retention.ms = ms;
+        let mut retention = RecordSettings::default();
+        if let Some(ms) = duration(self.retention, file.retention.as_deref(), "retention")? {
+            retention.retention.ms = ms;
         }
-        if let Some(ms) = duration(self.record_step, file.record_step.as_deref(), "record_step")? {
+        if let Some(ms) = duration(self.retention_step, file.retention_step.as_deref(), "retention_step")? {
             let allowed = HISTORY_STEP_MIN_MS..=HISTORY_STEP_MAX_MS;
-            anyhow::ensure!(allowed.contains(&ms), "--record-step must be from 1s to 2m");
-            record.step_ms = ms;
+            anyhow::ensure!(allowed.contains(&ms), "--retention-step must be from 1s to 2m");
+            retention.step_ms = ms;
         }
         Ok(Settings {
-            record,
+            retention,
             backfill,
             listen: self.listen.or(file.listen).unwrap_or_else(default_listen),
             source,
@@ -324,6 +362,7 @@ impl ServeFlags {
             dialects: dialects.iter().map(|path| read(path, "dialect table")).collect::<Result<_, _>>()?,
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+            tape,
             security,
             external_metrics,
             cluster: self.cluster.or(file.cluster).settle(host_name)?,

@@ -354,6 +354,11 @@ impl Entry {
         self.decision.is_some()
     }
 
+    /// Replicas asked for; `None` without a decision.
+    pub fn desired(&self) -> Option<u32> {
+        self.decision.as_ref().map(|decision| decision.desired)
+    }
+
     /// Whether this differs from `old` in what an autoscaler acts on.
     pub fn moves(&self, old: &Entry) -> bool {
         let counts = |entry: &Entry| entry.decision.as_ref().map(|plan| (plan.desired, plan.current));

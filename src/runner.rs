@@ -9,6 +9,7 @@ use crate::engine::{Engine, Scaling, Stats, WriteReport};
 use crate::limits::WRITE_QUEUE_MAX;
 use crate::publish::Board;
 use crate::recorder::{RecordSettings, Recorder};
+use crate::tape;
 use crate::units::TimeMs;
 use crate::wire::{Version, WireError};
 use arc_swap::ArcSwap;
@@ -56,8 +57,21 @@ pub fn wall_now() -> TimeMs {
 
 /// Everything that can happen to the engine.
 enum Event {
-    Write { version: Version, message: Vec<u8>, len: usize, reply: oneshot::Sender<WriteDone> },
-    Snapshot { snapshot: Box<Snapshot>, problems: Arc<[Problem]>, done: SyncSender<()> },
+    Write {
+        version: Version,
+        message: Vec<u8>,
+        len: usize,
+        /// The body as received, where it is to be recorded.
+        received: Option<Vec<u8>>,
+        reply: oneshot::Sender<WriteDone>,
+    },
+    Snapshot {
+        snapshot: Box<Snapshot>,
+        problems: Arc<[Problem]>,
+        /// What the snapshot was made of.
+        basis: Option<tape::Basis>,
+        done: SyncSender<()>,
+    },
     Filled,
     Cluster(Box<ClusterChange>),
 }
@@ -91,6 +105,8 @@ pub struct Handle {
     record: Recorder,
     /// The clock in force.
     pub clock: Clock,
+    /// Figures of the recorder, if there is one; it then wants bodies of writes as received.
+    pub tape: Option<Arc<tape::Counters>>,
 }
 
 impl Handle {
@@ -102,8 +118,19 @@ impl Handle {
         message: Vec<u8>,
         len: usize,
     ) -> Result<oneshot::Receiver<WriteDone>, RunnerError> {
+        self.write_received(version, message, len, None)
+    }
+
+    /// The same with the body as received, for the recorder.
+    pub fn write_received(
+        &self,
+        version: Version,
+        message: Vec<u8>,
+        len: usize,
+        received: Option<Vec<u8>>,
+    ) -> Result<oneshot::Receiver<WriteDone>, RunnerError> {
         let (reply, heard) = oneshot::channel();
-        match self.events.try_send(Event::Write { version, message, len, reply }) {
+        match self.events.try_send(Event::Write { version, message, len, received, reply }) {
             Ok(()) => Ok(heard),
             Err(TrySendError::Full(_)) => Err(RunnerError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(RunnerError::Ended),
@@ -112,9 +139,19 @@ impl Handle {
 
     /// Hands over a configuration and waits until its decisions are on the board.
     pub fn apply(&self, snapshot: Snapshot, problems: Arc<[Problem]>) -> Result<(), RunnerError> {
+        self.apply_resolved(snapshot, problems, None)
+    }
+
+    /// The same with what the configuration was made of, for the recorder.
+    pub fn apply_resolved(
+        &self,
+        snapshot: Snapshot,
+        problems: Arc<[Problem]>,
+        basis: Option<tape::Basis>,
+    ) -> Result<(), RunnerError> {
         let (done, heard) = sync_channel(1);
         self.events
-            .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, done })
+            .send(Event::Snapshot { snapshot: Box::new(snapshot), problems, basis, done })
             .map_err(|_| RunnerError::Ended)?;
         heard.recv().map_err(|_| RunnerError::Ended)
     }
@@ -152,14 +189,16 @@ impl Handle {
 
 /// Starts the engine's thread, and its record with default settings. It ends when the last handle is dropped.
 pub fn spawn(engine: Engine, clock: Clock) -> std::io::Result<(Handle, JoinHandle<()>)> {
-    spawn_recorded(engine, clock, RecordSettings::default())
+    spawn_recorded(engine, clock, RecordSettings::default(), None)
 }
 
-/// As [`spawn`], with settings for the record.
+/// As [`spawn`], with settings for the record in memory, and with a recorder of everything that drives the
+/// engine.
 pub fn spawn_recorded(
     engine: Engine,
     clock: Clock,
     settings: RecordSettings,
+    tape: Option<tape::Recorder>,
 ) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let record = Recorder::spawn(settings.retention)?;
     let (events, inbox) = sync_channel(WRITE_QUEUE_MAX);
@@ -173,10 +212,12 @@ pub fn spawn_recorded(
         versions,
         record: record.clone(),
         clock,
+        tape: tape.as_ref().map(tape::Recorder::counters),
     };
     let mut runner = Runner {
         engine,
         clock,
+        tape,
         board,
         stats,
         versions: version_sender,
@@ -193,6 +234,7 @@ pub fn spawn_recorded(
 struct Runner {
     engine: Engine,
     clock: Clock,
+    tape: Option<tape::Recorder>,
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Sender<u64>,
@@ -218,25 +260,54 @@ impl Runner {
                         self.take(event);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.engine.tick(self.clock.event_now()),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.publish();
         }
     }
 
+    fn tick(&mut self) {
+        let now = self.clock.event_now();
+        self.engine.tick(now);
+        if let Some(tape) = &mut self.tape {
+            tape.tick(now);
+        }
+    }
+
     fn take(&mut self, event: Event) {
         match event {
-            Event::Write { version, message, len, reply } => {
-                let outcome = self.engine.write(version, &message[..len], self.clock.event_now());
+            Event::Write { version, message, len, received, reply } => {
+                let now = self.clock.event_now();
+                let outcome = self.engine.write(version, &message[..len], now);
+                if let Some(tape) = &mut self.tape {
+                    let body = match received {
+                        Some(bytes) => tape::Body { bytes, compressed: true },
+                        None => tape::Body { bytes: message[..len].to_vec(), compressed: false },
+                    };
+                    tape.write(now, version, body);
+                }
                 self.answers.push((reply, WriteDone { outcome, buffer: message }));
             }
-            Event::Snapshot { snapshot, problems, done } => {
+            Event::Snapshot { snapshot, problems, basis, done } => {
                 self.engine.apply_snapshot(&snapshot, problems);
+                if let (Some(tape), Some(basis)) = (&mut self.tape, basis) {
+                    tape.configuration(basis);
+                }
                 self.applied.push(done);
             }
-            Event::Filled => self.engine.filled(),
-            Event::Cluster(change) => self.engine.apply_cluster(*change),
+            Event::Filled => {
+                if let Some(tape) = &mut self.tape {
+                    tape.filled();
+                }
+                self.engine.filled();
+            }
+            Event::Cluster(change) => {
+                if let Some(tape) = &mut self.tape {
+                    tape.cluster((*change).clone());
+                }
+                self.engine.apply_cluster(*change);
+            }
         }
     }
 
@@ -244,6 +315,9 @@ impl Runner {
         let before = self.engine.board().clone();
         let published = self.engine.publish();
         self.note(before);
+        if let Some(tape) = &mut self.tape {
+            tape.published(published.clone());
+        }
         if let Some(board) = published {
             let version = board.version;
             self.board.store(board);

@@ -9,10 +9,12 @@ pub mod external;
 mod form;
 mod keda;
 mod own;
+mod page;
 mod query;
 mod read;
 pub mod rotation;
 mod series;
+mod stream;
 pub mod tls;
 mod variants;
 mod write;
@@ -52,6 +54,8 @@ pub struct Context {
     pub access: Arc<Access>,
     /// Reads the configuration again; says what went wrong.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// The stream of decisions.
+    pub stream: Arc<stream::Hub>,
 }
 
 impl Context {
@@ -64,9 +68,10 @@ impl Context {
     ) -> Self {
         let write_bytes = Arc::new(Semaphore::new(crate::limits::WRITE_INFLIGHT_MAX_BYTES));
         let write_body_max = Duration::from_secs(crate::limits::WRITE_BODY_MAX_S);
+        let stream = stream::Hub::start(engine.clone(), own.clone());
         let access = Arc::default();
         let queries = Arc::new(Semaphore::new(crate::limits::QUERY_CONCURRENCY_MAX));
-        Context { engine, wva_aliases, own, write_bytes, queries, write_body_max, access, reload }
+        Context { engine, wva_aliases, own, write_bytes, queries, write_body_max, access, reload, stream }
     }
 }
 
@@ -88,6 +93,7 @@ pub fn router(context: Context) -> Router {
         .route("/api/v1/status/buildinfo", get(series::buildinfo))
         .route("/api/v1/variants", get(variants::variants))
         .route("/api/v1/variants/{namespace}/{name}", get(variants::variant))
+        .route("/api/v1/stream", get(stream::stream))
         .route("/metrics", get(admin::metrics))
         .merge(keda::routes(&context));
     let admin = Router::new().route("/-/reload", post(admin::reload).put(admin::reload));

@@ -4,7 +4,6 @@
 #[allow(dead_code, reason = "shared")]
 mod client;
 #[path = "support/process.rs"]
-#[allow(dead_code, reason = "shared")]
 mod process;
 #[path = "record/real.rs"]
 mod real;

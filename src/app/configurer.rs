@@ -4,9 +4,9 @@ use crate::config::check;
 use crate::config::objects::Document;
 use crate::config::resolve::{Resolved, resolve_at};
 use crate::config::shard::Shard;
-use crate::config::{Kept, Problem, Snapshot};
 use crate::runner::Handle;
 use crate::serve::OwnMetrics;
+use crate::tape::Basis;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -32,9 +32,14 @@ impl Configurer {
 
     /// Puts documents in force and waits until their decisions are on the board. Answers whether there is
     /// still an engine.
-    pub fn apply<'d>(&mut self, documents: impl IntoIterator<Item = &'d Document>) -> bool {
-        let mut next = resolve_at(documents, &self.resolved, self.home.as_deref());
-        let snapshot = part_of(&next.snapshot, self.shard, &mut next.problems);
+    pub fn apply<'d, D>(&mut self, documents: D) -> bool
+    where
+        D: IntoIterator<Item = &'d Document, IntoIter: Clone>,
+    {
+        let documents = documents.into_iter();
+        let mut next = resolve_at(documents.clone(), &self.resolved, self.home.as_deref());
+        let (snapshot, problem) = self.shard.part_of(&next.snapshot);
+        next.problems.extend(problem);
         let known: BTreeSet<_> = self.resolved.problems.iter().collect();
         for problem in next.problems.iter().filter(|problem| !known.contains(problem)) {
             tracing::warn!("configuration problem: {problem}");
@@ -53,28 +58,10 @@ impl Configurer {
         self.own.config_applied(next.problems.len());
         let problems = Arc::from(next.problems.as_slice());
         self.resolved = next;
-        self.engine.apply(snapshot, problems).is_ok()
-    }
-}
-
-/// The part of a configuration that is decided here.
-fn part_of(snapshot: &Snapshot, shard: Shard, problems: &mut Vec<Problem>) -> Snapshot {
-    let mut snapshot = snapshot.clone();
-    if shard.count == 1 {
-        return snapshot;
-    }
-    let is_limited = snapshot.models.keys().any(|model| snapshot.is_limited(model));
-    snapshot.variants.retain(|_, variant| shard.holds(&variant.model_id));
-    snapshot.models.retain(|model, _| shard.holds(&model.model_id));
-    if is_limited {
-        problems.push(Problem {
-            origin: "--shard".into(),
-            object: "--shard".into(),
-            field: String::new(),
-            reason: "models are held within the inventory, but each instance knows only its own".into(),
-            fix: "run one instance where cards are shared, or give the namespaces quotas of their own".into(),
-            kept: Kept::Nothing,
+        let basis = self.engine.tape.is_some().then(|| Basis {
+            documents: documents.cloned().collect(),
+            home: self.home.as_deref().map(Arc::from),
         });
+        self.engine.apply_resolved(snapshot, problems, basis).is_ok()
     }
-    snapshot
 }

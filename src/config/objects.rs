@@ -126,7 +126,7 @@ const KINDS: [Kind; 5] = [
 const TARGET_KINDS: [Kind; 3] = [Kind::Deployment, Kind::StatefulSet, Kind::LeaderWorkerSet];
 
 /// Kinds that commonly lie beside ours in a folder and mean nothing to us.
-const QUIET_KINDS: [&str; 39] = [
+const QUIET_KINDS: [&str; 41] = [
     "APIService",
     "Certificate",
     "ClusterRole",
@@ -154,7 +154,9 @@ const QUIET_KINDS: [&str; 39] = [
     "Pod",
     "PodDisruptionBudget",
     "PodMonitor",
+    "PodMonitoring",
     "PriorityClass",
+    "Prometheus",
     "PrometheusRule",
     "ReplicaSet",
     "ResourceQuota",
@@ -167,6 +169,44 @@ const QUIET_KINDS: [&str; 39] = [
     "StorageClass",
     "TriggerAuthentication",
 ];
+
+/// Annotation with the whole object as text.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Drops what may hold secrets and says nothing here.
+fn drop_foreign_fields(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            // Labels may have these names, too; variables are lists.
+            let is_variables = |name: &str, value: &Value| name.starts_with("env") && value.is_array();
+            fields.retain(|name, value| name != LAST_APPLIED && !is_variables(name, value));
+            fields.values_mut().for_each(drop_foreign_fields);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_foreign_fields),
+        _ => {}
+    }
+}
+
+/// The value without objects of kinds that say nothing here, Secrets among them, and without variables of
+/// containers; `None` when nothing stays.
+pub fn without_foreign(value: &Value) -> Option<Value> {
+    let kind = value["kind"].as_str().unwrap_or_default();
+    if QUIET_KINDS.contains(&kind) {
+        return None;
+    }
+    // A typed list of a foreign kind, whose items need not say their kind.
+    if kind.strip_suffix("List").is_some_and(|item| QUIET_KINDS.contains(&item)) {
+        return None;
+    }
+    let mut value = value.clone();
+    if TARGET_KINDS.iter().any(|target| target.name() == kind) {
+        drop_foreign_fields(&mut value);
+    }
+    if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut) {
+        *items = items.iter().filter_map(without_foreign).collect();
+    }
+    Some(value)
+}
 
 /// Identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@
 //! relabelling can send each instance its part of the stream; buckets are given to instances by a jump hash,
 //! so that another number of instances moves as few as possible. Pure; must not know hosts.
 
+use super::{Kept, Problem, Snapshot};
 use crate::limits::{SHARD_BUCKETS, SHARDS_MAX};
 use md5::{Digest, Md5};
 
@@ -51,6 +52,26 @@ impl Shard {
     /// Whether this part decides for a model.
     pub fn holds(self, model_id: &str) -> bool {
         self.count == 1 || owner(bucket(model_id), self.count) == self.index
+    }
+
+    /// The part of a configuration that is decided here, and what is not possible in parts.
+    pub fn part_of(self, snapshot: &Snapshot) -> (Snapshot, Option<Problem>) {
+        let mut part = snapshot.clone();
+        if self.count == 1 {
+            return (part, None);
+        }
+        part.variants.retain(|_, variant| self.holds(&variant.model_id));
+        part.models.retain(|model, _| self.holds(&model.model_id));
+        let is_limited = snapshot.models.keys().any(|model| snapshot.is_limited(model));
+        let problem = is_limited.then(|| Problem {
+            origin: "--shard".into(),
+            object: "--shard".into(),
+            field: String::new(),
+            reason: "models are held within the inventory, but each instance knows only its own".into(),
+            fix: "run one instance where cards are shared, or give the namespaces quotas of their own".into(),
+            kept: Kept::Nothing,
+        });
+        (part, problem)
     }
 
     /// Buckets of this part, ascending.

@@ -182,7 +182,16 @@ mod tests {
     use super::*;
 
     fn flags(scenario: Scenario, duration: i64, startup: i64) -> DemoFlags {
-        DemoFlags { scenario, mode: Mode::HYBRID, duration, speed: 10.0, startup, seed: 1, json: false }
+        DemoFlags {
+            scenario,
+            mode: Mode::HYBRID,
+            duration,
+            speed: 10.0,
+            startup,
+            seed: 1,
+            json: false,
+            tape: Default::default(),
+        }
     }
 
     #[test]

@@ -381,8 +381,16 @@ mod tests {
     /// Books of a default run (load up from 2:00 to 6:00) and its fleet.
     fn tally() -> (Tally, Fleet) {
         let (scenario, duration, startup) = (Scenario::Spike, 600_000, 30_000);
-        let flags =
-            DemoFlags { scenario, mode: Mode::HYBRID, duration, speed: 10.0, startup, seed: 1, json: false };
+        let flags = DemoFlags {
+            scenario,
+            mode: Mode::HYBRID,
+            duration,
+            speed: 10.0,
+            startup,
+            seed: 1,
+            json: false,
+            tape: Default::default(),
+        };
         let plan = Plan::new(&flags).unwrap();
         let fleet = Fleet::new(standard::spec(&plan.fleet()));
         (Tally::new(plan, &fleet), fleet)

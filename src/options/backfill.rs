@@ -87,8 +87,8 @@ mod tests {
         for (arguments, said) in [
             (vec!["--backfill", "5m"], "needs --prometheus-url"),
             (vec!["--prometheus-url", "p:9090"], "must begin with http"),
-            (vec!["--record-step", "1ms"], "from 1s to 2m"),
-            (vec!["--record", "soon"], "duration"),
+            (vec!["--retention-step", "1ms"], "from 1s to 2m"),
+            (vec!["--retention", "soon"], "duration"),
         ] {
             let error = settings(&arguments).unwrap_err();
             assert!(error.contains(said), "{arguments:?}: {error}");
@@ -99,14 +99,14 @@ mod tests {
     fn the_settings_file_says_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("settings.yaml");
-        let text = "prometheus_url: https://p:9090\nbackfill: 5m\nbackfill_wait: 10s\nrecord: 2h\n\
-                    record_step: 30s\nprometheus_client: {server_name: prometheus}\n";
+        let text = "prometheus_url: https://p:9090\nbackfill: 5m\nbackfill_wait: 10s\nretention: 2h\n\
+                    retention_step: 30s\nprometheus_client: {server_name: prometheus}\n";
         std::fs::write(&path, text).unwrap();
         let read = settings(&["--config", path.to_str().unwrap()]).unwrap();
         let asked = read.backfill.unwrap();
         assert_eq!((asked.span_ms, asked.wait.as_secs()), (300_000, 10));
         assert_eq!(asked.client.server_name.as_deref(), Some("prometheus"));
-        assert_eq!((read.record.retention.ms, read.record.step_ms), (7_200_000, 30_000));
+        assert_eq!((read.retention.retention.ms, read.retention.step_ms), (7_200_000, 30_000));
         std::fs::write(&path, "backfill: soon\nprometheus_url: http://p\n").unwrap();
         let error = settings(&["--config", path.to_str().unwrap()]).unwrap_err();
         assert!(error.contains("setting backfill"), "{error}");

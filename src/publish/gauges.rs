@@ -2,7 +2,7 @@
 //! API are rendered, so that they cannot differ.
 
 use super::{Decision, Entry};
-use crate::config::Variant;
+use crate::config::{SloTargets, Variant};
 use crate::units::TimeMs;
 
 /// Type of a metric family.
@@ -149,6 +149,24 @@ pub const FAMILIES: &[Family] = &[
         entry.load.itl_ms.map(|ms| ms / 1000.0)
     }),
     family(
+        "inferno_ttft_target_seconds",
+        "Target of the time to first token by the service class.",
+        |entry, _| target_seconds(entry, |targets| targets.ttft_ms),
+    ),
+    family(
+        "inferno_itl_target_seconds",
+        "Target of the inter-token latency by the service class.",
+        |entry, _| target_seconds(entry, |targets| targets.itl_ms),
+    ),
+    family("inferno_max_replicas", "Upper bound on replicas by the variant's object.", |entry, _| {
+        entry.variant.max_replicas.map(f64::from)
+    }),
+    family(
+        "inferno_replica_cost_per_hour",
+        "Cost of one replica, in the unit of the configuration.",
+        |entry, _| Some(entry.variant.cost),
+    ),
+    family(
         "inferno_capacity_per_replica_per_second",
         "Requests per second that one replica carries up to its thresholds, extrapolated from the load.",
         |entry, _| entry.load.capacity_per_replica_per_s,
@@ -159,6 +177,12 @@ pub const FAMILIES: &[Family] = &[
         |entry, _| entry.load.utilization_ratio,
     ),
 ];
+
+/// A target of the variant's service class; none where it is 0.
+fn target_seconds(entry: &Entry, of: fn(&SloTargets) -> f64) -> Option<f64> {
+    let ms = of(&entry.variant.slo.as_ref()?.targets);
+    (ms > 0.0).then_some(ms / 1000.0)
+}
 
 impl Family {
     /// Calls `visit` with every sample that the family has for `entry` at `now`.

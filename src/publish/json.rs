@@ -21,6 +21,14 @@ impl Decision {
         format!("{} of {} wanted replicas: {room}; wanted because: {why}", self.desired, self.wanted)
     }
 
+    /// What the wanted replicas do, as the beginning of a sentence.
+    fn wanted_do(&self, verb: &str) -> String {
+        match self.wanted {
+            1 => format!("1 replica {verb}s"),
+            wanted => format!("{wanted} replicas {verb}"),
+        }
+    }
+
     fn explain_cause(&self, cause: super::Cause) -> String {
         use super::Cause::*;
         let e = &self.evidence;
@@ -56,14 +64,14 @@ impl Decision {
                 format!("the scheduler holds {} requests and nothing runs", e.scheduler_queue.unwrap_or(0.0))
             }
             TtftTarget => {
-                format!("{} replicas keep the time to first token within its target: {load}", self.wanted)
+                format!("{} the time to first token within its target: {load}", self.wanted_do("keep"))
             }
             ItlTarget => {
-                format!("{} replicas keep the inter-token latency within its target: {load}", self.wanted)
+                format!("{} the inter-token latency within its target: {load}", self.wanted_do("keep"))
             }
-            TpsTarget => format!("{} replicas give the promised throughput: {load}", self.wanted),
+            TpsTarget => format!("{} the promised throughput: {load}", self.wanted_do("give")),
             ServiceLimit => {
-                format!("{} replicas carry the load; no target binds before: {load}", self.wanted)
+                format!("{} the load; no target binds before: {load}", self.wanted_do("handle"))
             }
             Unreachable => format!(
                 "unreachable: no replica meets a target even without load; {} keep the queue stable: {load}",
@@ -99,6 +107,13 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
         "scaleTarget": {"kind": variant.target.kind.as_str(), "name": &*variant.target.name},
         "minReplicas": variant.min_replicas,
         "maxReplicas": variant.max_replicas,
+        "slo": variant.slo.as_ref().map(|slo| json!({
+            "class": &*slo.class,
+            "priority": slo.priority,
+            "ttftMs": target(slo.targets.ttft_ms),
+            "itlMs": target(slo.targets.itl_ms),
+            "tokensPerSecond": target(slo.targets.tps),
+        })),
         "decision": entry.decision.as_ref().map(decision),
         "load": load(&entry.load),
         "input": {
@@ -109,6 +124,11 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
             "joinedBy": &entry.health.joins,
         },
     })
+}
+
+/// A target; 0 is none.
+fn target(value: f64) -> Option<f64> {
+    (value > 0.0).then_some(value)
 }
 
 fn decision(decision: &Decision) -> Value {
@@ -188,10 +208,15 @@ pub fn board(board: &Board, now: TimeMs) -> Value {
         "notReady": board.not_ready(),
         "variants": board.entries.values().map(|e| entry(e, now)).collect::<Vec<_>>(),
         "problems": board.problems.iter().map(problem_json).collect::<Vec<_>>(),
-        "unmatched": {
-            "replicas": &board.unmatched.replicas,
-            "series": &board.unmatched.series,
-            "examples": &board.unmatched.examples,
-        },
+        "unmatched": unmatched(board),
+    })
+}
+
+/// What of the stream belongs to no variant.
+pub fn unmatched(board: &Board) -> Value {
+    json!({
+        "replicas": &board.unmatched.replicas,
+        "series": &board.unmatched.series,
+        "examples": &board.unmatched.examples,
     })
 }

@@ -1,13 +1,16 @@
 //! Health, readiness, reload, metrics and the index of paths.
 
-use super::{Context, api_error};
+use super::{Context, api_error, page};
 use crate::publish::exposition::{Format, Writer, write_board};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-/// `GET /`: where to find what.
-pub async fn index(State(context): State<Context>) -> Response {
+/// `GET /`: the status page for browsers, for others where to find what.
+pub async fn index(State(context): State<Context>, headers: HeaderMap) -> Response {
+    if page::is_wanted(&headers) {
+        return page::page();
+    }
     let board = context.engine.board();
     let state = board.not_ready().unwrap_or_else(|| "ready".into());
     let text = format!(
@@ -17,6 +20,7 @@ pub async fn index(State(context): State<Context>) -> Response {
          \x20                            label/NAME/values, metadata, status/buildinfo\n\
          GET  /api/v1/variants        decisions with inputs and reasons\n\
          GET  /api/v1/variants/NS/NAME\n\
+         GET  /api/v1/stream          the same as server-sent events\n\
          GET  /metrics                gauges to scrape\n\
          GET  /-/healthy  /-/ready    probes\n\
          POST /-/reload               read the configuration now\n\
@@ -69,5 +73,8 @@ pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Resp
     let mut writer = Writer::new(format);
     write_board(&mut writer, &board, now, context.wva_aliases);
     context.own.write(&mut writer, &board, &context.engine.stats(), context.engine.record().stats());
+    if let Some(counters) = &context.engine.tape {
+        context.own.write_recorder(&mut writer, counters);
+    }
     ([(header::CONTENT_TYPE, format.content_type())], writer.finish()).into_response()
 }

@@ -6,10 +6,12 @@ use crate::engine::{Stats, WriteReport};
 use crate::publish::Board;
 use crate::publish::exposition::{Writer, write_label};
 use crate::publish::history::HistoryStats;
+use crate::tape::Counters;
 use axum::http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -162,6 +164,34 @@ impl OwnMetrics {
         self.reloads.with_label_values(&[if problems == 0 { "clean" } else { "with_problems" }]).inc();
     }
 
+    /// Write requests answered, by code.
+    pub fn write_counts(&self) -> BTreeMap<String, u64> {
+        counts(&self.writes)
+    }
+
+    /// Samples received, by outcome.
+    pub fn sample_counts(&self) -> BTreeMap<String, u64> {
+        counts(&self.samples)
+    }
+
+    /// Writes the figures of the recorder.
+    pub fn write_recorder(&self, writer: &mut Writer, counters: &Counters) {
+        let name = "inferno_sidecar_recorder_records_total";
+        writer.family(
+            name,
+            "Records of --record: written, or dropped because the disk was slow or full.",
+            "counter",
+        );
+        for (outcome, count) in [("written", &counters.written), ("dropped", &counters.dropped)] {
+            let mut labels = String::new();
+            write_label(&mut labels, "outcome", outcome);
+            writer.sample(name, &labels, count.load(Ordering::Relaxed) as f64);
+        }
+        let name = "inferno_sidecar_recorder_bytes";
+        writer.family(name, "Size of the recording.", "gauge");
+        writer.sample(name, "", counters.bytes.load(Ordering::Relaxed) as f64);
+    }
+
     /// Writes everything, sizes read from `board`, `stats` and the record's.
     pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats, record: HistoryStats) {
         for (name, help, value) in [
@@ -232,6 +262,19 @@ impl OwnMetrics {
             write_family(writer, &family);
         }
     }
+}
+
+/// Counts by the value of their only label.
+fn counts(counters: &IntCounterVec) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for family in counters.collect() {
+        for metric in family.get_metric() {
+            if let Some(label) = metric.get_label().first() {
+                counts.insert(label.value().to_owned(), metric.get_counter().get_value() as u64);
+            }
+        }
+    }
+    counts
 }
 
 fn write_family(writer: &mut Writer, family: &MetricFamily) {

@@ -113,11 +113,12 @@ async fn take(context: &Context, version: Version, request: Request) -> Result<W
             return Err(error.into());
         }
     };
-    drop(body);
-    let answer = context.engine.write(version, buffer, len).map_err(|error| match error {
-        RunnerError::Busy => Refusal::busy("the queue of write requests is full; try again"),
-        RunnerError::Ended => Refusal::busy("shutting down; try again"),
-    })?;
+    let received = context.engine.tape.is_some().then_some(body);
+    let answer =
+        context.engine.write_received(version, buffer, len, received).map_err(|error| match error {
+            RunnerError::Busy => Refusal::busy("the queue of write requests is full; try again"),
+            RunnerError::Ended => Refusal::busy("shutting down; try again"),
+        })?;
     let done = answer.await.map_err(|_| Refusal::busy("shutting down; try again"))?;
     keep(done.buffer);
     let report = done.outcome?;

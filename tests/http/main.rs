@@ -9,6 +9,7 @@ mod query;
 mod senders;
 #[path = "../support/server.rs"]
 mod server;
+mod stream;
 #[path = "../support/table.rs"]
 mod table;
 mod write;

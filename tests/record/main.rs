@@ -7,7 +7,6 @@ mod client;
 mod differential;
 mod past;
 #[path = "../support/process.rs"]
-#[allow(dead_code, reason = "shared")]
 mod process;
 mod real;
 mod remote;
@@ -63,7 +62,7 @@ impl Sidecar {
         let settings = RecordSettings { retention, ..RecordSettings::default() };
         let engine = Engine::new(Arc::new(Dialects::built_in()));
         let (engine, _thread) =
-            runner::spawn_recorded(engine, Clock::Samples, settings).expect("threads start");
+            runner::spawn_recorded(engine, Clock::Samples, settings, None).expect("threads start");
         configure(&engine, CONFIG_YAML);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         let end = now.as_millis() as i64 / SCRAPE_MS * SCRAPE_MS + 4_321;
