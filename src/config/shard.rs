@@ -83,11 +83,14 @@ impl Shard {
     /// series that name no model.
     pub fn relabelling(self) -> String {
         let buckets: Vec<String> = self.buckets().iter().map(u32::to_string).collect();
-        // Of a series without the label the value is empty, and so is its bucket's model.
+        // The scheduler's series name the model that serves and the one that was asked for. Of a series that
+        // names none, the value is empty.
         format!(
-            "- source_labels: [model_name]\n  modulus: {SHARD_BUCKETS}\n  target_label: __tmp_bucket\n  \
-             action: hashmod\n- source_labels: [model_name, __tmp_bucket]\n  regex: ;.*|.+;({})\n  \
-             action: keep\n- regex: __tmp_bucket\n  action: labeldrop\n",
+            "- source_labels: [model_name]\n  target_label: __tmp_model\n\
+             - source_labels: [target_model_name]\n  regex: (.+)\n  target_label: __tmp_model\n\
+             - source_labels: [__tmp_model]\n  modulus: {SHARD_BUCKETS}\n  target_label: __tmp_bucket\n  \
+             action: hashmod\n- source_labels: [__tmp_model, __tmp_bucket]\n  regex: ;.*|.+;({})\n  \
+             action: keep\n- regex: __tmp_.*\n  action: labeldrop\n",
             buckets.join("|")
         )
     }

@@ -22,6 +22,13 @@ async fn exposition() -> String {
             );
         }
     }
+    // The model that serves counts, not the one that was asked for.
+    for model in 0..MODELS {
+        text += &format!(
+            "llm_d_epp_flow_control_queue_size{{model_name=\"asked-for\",target_model_name=\"model-of-m{model}\",\
+             namespace=\"llm\",pod=\"scheduler-0\"}} 1\n"
+        );
+    }
     text
 }
 
@@ -94,7 +101,8 @@ async fn prometheus_splits_the_stream_between_three_instances() {
             (!names.is_empty() && names.len() == variants.len()).then_some(names)
         })
         .await;
-        // Only the pods of its own models are sent to it.
+        // Only series of its own models are sent to it: three of the pod, one of the scheduler's queue.
+        assert_eq!(sidecar.metric("inferno_sidecar_series").await, Some(4.0 * own.len() as f64));
         assert_eq!(sidecar.metric("inferno_sidecar_replicas").await, Some(own.len() as f64));
         crate::say!("instance {index} of 3 decides {} of {MODELS} models", own.len());
         all.extend(own);
