@@ -19,6 +19,7 @@
 
 mod change;
 mod decide;
+mod follow;
 mod ingest;
 mod ingest_v2;
 mod limit;
@@ -26,6 +27,7 @@ mod nodes;
 mod observe;
 mod plan;
 mod readings;
+mod shape;
 mod store;
 mod subjects;
 mod topology;
@@ -148,6 +150,7 @@ pub struct Engine {
     nodes_changed: bool,
     scratch: Scratch,
     interned: ingest_v2::Interned,
+    first_pass: follow::FirstPass,
 }
 
 impl Engine {
@@ -180,6 +183,7 @@ impl Engine {
             nodes_changed: false,
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
+            first_pass: follow::FirstPass::default(),
         }
     }
 
