@@ -213,17 +213,25 @@ impl Engine {
             },
         };
         follow.previous = slot;
-        self.take_samples(slot, metric, series.samples(), now, report);
+        self.take_samples(slot, metric, series.plain_sample(), series.samples(), now, report);
     }
 
+    /// Takes in the samples of a series; `plain` is the only one, where that is easily told.
+    #[inline]
     pub(super) fn take_samples(
         &mut self,
         slot: SlotId,
         metric: &[u8],
+        plain: Option<(TimeMs, f64)>,
         samples: impl Iterator<Item = Result<(TimeMs, f64), WireError>>,
         now: TimeMs,
         report: &mut WriteReport,
     ) {
+        if let Some((time, value)) = plain
+            && time.since(now) <= FUTURE_MAX_MS
+        {
+            return self.take_sample(slot, time, value, now, report);
+        }
         for sample in samples {
             match sample {
                 Ok((time, _)) if time.since(now) > FUTURE_MAX_MS => {

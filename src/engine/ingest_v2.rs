@@ -132,7 +132,14 @@ impl Engine {
             && let Some(slot) = self.store.slot_by_canonical(identity, follow.previous)
         {
             follow.previous = slot;
-            return self.take_samples(slot, follow.metric, series.samples(), now, report);
+            return self.take_samples(
+                slot,
+                follow.metric,
+                series.plain_sample(),
+                series.samples(),
+                now,
+                report,
+            );
         }
         let mut carried = [series.samples, series.histograms, series.exemplars];
         let metric_ref = match interned.open(request, series) {
@@ -165,7 +172,7 @@ impl Engine {
         if let Some(identity) = identity {
             interned.learn(series, identity, &mut follow.shapes);
         }
-        self.take_samples(slot, metric, series.samples(), now, report);
+        self.take_samples(slot, metric, series.plain_sample(), series.samples(), now, report);
     }
 }
 

@@ -12,7 +12,7 @@
 
 use super::histogram::{HistogramError, check as check_histogram};
 use super::proto::{Reader, Value, messages};
-use super::{Counts, WireError, parse_sample, wrong_type};
+use super::{Counts, WireError, parse_sample, plain_sample, wrong_type};
 use crate::limits::WRITE_SERIES_KEPT;
 use crate::units::TimeMs;
 
@@ -58,7 +58,11 @@ fn walk_from<'a>(
     let mut counts = Counts::default();
     let mut reader = Reader::new(&request[offset..], offset);
     let mut take = |message: &'a [u8], end: usize, counts: &mut Counts| -> Result<(), WireError> {
-        let series = Series::parse(message, end - message.len())?;
+        let base = end - message.len();
+        let series = match Series::plain(message, base) {
+            Some(series) => series,
+            None => Series::parse_fields(message, base)?,
+        };
         counts.series += 1;
         counts.samples += u64::from(series.samples);
         counts.exemplars += u64::from(series.exemplars);
@@ -153,25 +157,26 @@ impl<T: Copy> Kept<T> {
 }
 
 impl<'a> Series<'a> {
-    #[inline]
-    fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
+    /// The series, if it is what senders send: short labels, and one short sample behind them.
+    ///
+    /// Results as large as those of [`Series::parse_fields`] go through memory, which costs more than the check.
+    #[inline(always)]
+    fn plain(message: &'a [u8], base: usize) -> Option<Self> {
         let labels_end = short_labels_end(message);
-        let (labels_scattered, exemplars, histograms) = (false, 0, 0);
-        let series =
-            Series { message, base, labels_end, labels_scattered, samples: 0, exemplars, histograms };
-        // One short sample behind the labels is what senders send.
-        match &message[labels_end..] {
-            [0x12, length @ ..0x80, sample @ ..] if sample.len() == usize::from(*length) => {
-                Ok(Series { samples: 1, ..series })
-            }
-            _ => series.parse_fields(),
-        }
+        let is_plain = only_sample(message, labels_end).is_some();
+        is_plain.then_some(Series { samples: 1, ..Series::new(message, base, labels_end) })
     }
 
-    /// Takes in the fields behind the short leading labels.
-    fn parse_fields(mut self) -> Result<Self, WireError> {
-        let (message, base) = (self.message, self.base);
-        let series = &mut self;
+    #[inline(always)]
+    fn new(message: &'a [u8], base: usize, labels_end: usize) -> Self {
+        let (labels_scattered, samples, exemplars, histograms) = (false, 0, 0, 0);
+        Series { message, base, labels_end, labels_scattered, samples, exemplars, histograms }
+    }
+
+    /// Reads the fields of any series.
+    #[inline(never)]
+    fn parse_fields(message: &'a [u8], base: usize) -> Result<Self, WireError> {
+        let mut series = Series::new(message, base, short_labels_end(message));
         let mut reader = Reader::new(&message[series.labels_end..], base + series.labels_end);
         let mut leading = true;
         while let Some((number, value)) = reader.field()? {
@@ -186,7 +191,7 @@ impl<'a> Series<'a> {
             }
             leading &= number == 1;
         }
-        Ok(self)
+        Ok(series)
     }
 
     fn place(&self) -> Place {
@@ -274,6 +279,12 @@ impl<'a> Series<'a> {
         })
     }
 
+    /// The float sample, where there is one alone in the form that senders write.
+    #[inline]
+    pub fn plain_sample(&self) -> Option<(TimeMs, f64)> {
+        plain_sample(only_sample(self.message, self.labels_end)?)
+    }
+
     /// Float samples in the sender's order.
     pub fn samples(&self) -> impl Iterator<Item = Result<(TimeMs, f64), WireError>> + use<'a> {
         // Labels come first, so the walk can start behind them.
@@ -282,6 +293,15 @@ impl<'a> Series<'a> {
             let (sample, base) = sample?;
             parse_sample(sample, base, SAMPLE_FIELDS)
         })
+    }
+}
+
+/// The sample, where it is all there is behind the labels.
+#[inline(always)]
+fn only_sample(message: &[u8], labels_end: usize) -> Option<&[u8]> {
+    match message.get(labels_end..)? {
+        [0x12, length @ ..0x80, sample @ ..] if sample.len() == usize::from(*length) => Some(sample),
+        _ => None,
     }
 }
 

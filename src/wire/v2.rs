@@ -15,7 +15,7 @@
 
 use super::histogram::{HistogramError, check as check_histogram};
 use super::proto::{Reader, Value, messages};
-use super::{Counts, WireError, parse_sample, wrong_type};
+use super::{Counts, WireError, parse_sample, plain_sample, wrong_type};
 use crate::limits::{WRITE_SYMBOLS_KEPT, WRITE_SYMBOLS_MAX};
 use crate::units::TimeMs;
 
@@ -189,27 +189,29 @@ pub enum RefsRead {
 
 impl<'a> Series<'a> {
     /// Reads the fields of the series that `message`, at offset `base` of its request, is.
-    #[inline]
+    ///
+    /// Results as large as those of the general reader go through memory, which costs more than the check.
+    #[inline(always)]
     pub fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
-        let mut series = Series {
-            message,
-            base,
-            packed_refs: None,
-            refs_end: 0,
-            samples: 0,
-            exemplars: 0,
-            histograms: 0,
-            metadata: false,
-        };
-        // Packed references and one sample, both short, are what senders send.
-        if let [0x0a, refs_length @ ..0x80, rest @ ..] = message
-            && let Some((refs, [0x12, length @ ..0x80, sample @ ..])) =
-                rest.split_at_checked(usize::from(*refs_length))
-            && sample.len() == usize::from(*length)
-        {
-            let refs_end = 2 + refs.len();
-            return Ok(Series { packed_refs: Some(refs), refs_end, samples: 1, ..series });
+        match plain_parts(message) {
+            Some((refs, _)) => {
+                let (packed_refs, refs_end) = (Some(refs), 2 + refs.len());
+                Ok(Series { packed_refs, refs_end, samples: 1, ..Series::new(message, base) })
+            }
+            None => Series::parse_fields(message, base),
         }
+    }
+
+    #[inline(always)]
+    fn new(message: &'a [u8], base: usize) -> Self {
+        let (packed_refs, refs_end) = (None, 0);
+        let (samples, exemplars, histograms, metadata) = (0, 0, 0, false);
+        Series { message, base, packed_refs, refs_end, samples, exemplars, histograms, metadata }
+    }
+
+    #[inline(never)]
+    fn parse_fields(message: &'a [u8], base: usize) -> Result<Self, WireError> {
+        let mut series = Series::new(message, base);
         let mut reader = Reader::new(message, base);
         let mut runs = 0u32;
         while let Some((number, value)) = reader.field()? {
@@ -271,6 +273,12 @@ impl<'a> Series<'a> {
         messages(Reader::new(self.message, self.base), wanted)
     }
 
+    /// The float sample, where there is one alone in the form that senders write.
+    #[inline]
+    pub fn plain_sample(&self) -> Option<(TimeMs, f64)> {
+        plain_sample(plain_parts(self.message)?.1)
+    }
+
     /// Float samples in the sender's order.
     pub fn samples(&self) -> impl Iterator<Item = Result<(TimeMs, f64), WireError>> + use<'a> {
         // Senders write the references first, so the walk can start behind them.
@@ -316,6 +324,18 @@ impl<'a> Series<'a> {
             }
         }
         Ok(refs)
+    }
+}
+
+/// References and sample of a series that is what senders send: packed references and one sample, both short.
+#[inline(always)]
+fn plain_parts(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, refs_length @ ..0x80, rest @ ..] = message else { return None };
+    match rest.split_at_checked(usize::from(*refs_length))? {
+        (refs, [0x12, length @ ..0x80, sample @ ..]) if sample.len() == usize::from(*length) => {
+            Some((refs, sample))
+        }
+        _ => None,
     }
 }
 
