@@ -102,7 +102,11 @@ impl Engine {
         let mut follow = Follow2::default();
         for at in 0..interned.kept.len() {
             let (start, end, number) = interned.kept[at];
-            let series = Series::parse(&request[start as usize..end as usize], start as usize)?;
+            let (base, message) = (start as usize, &request[start as usize..end as usize]);
+            let series = match Series::plain(message, base) {
+                Some(series) => series,
+                None => Series::parse(message, base)?,
+            };
             interned.number = number;
             self.take_interned(request, &series, now, interned, &mut follow, &mut report);
         }

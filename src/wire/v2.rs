@@ -130,10 +130,15 @@ pub fn parts<'a>(
     let mut reader = Reader::new(&request[from..], from);
     let mut part = |reader: &Reader<'a>, number: u32, bytes: &'a [u8]| {
         let end = reader.offset();
-        visit(match number {
-            4 => Part::Symbol(end, bytes),
-            _ => Part::Series(end, Series::parse(bytes, end - bytes.len())?),
-        })
+        if number == 4 {
+            return visit(Part::Symbol(end, bytes));
+        }
+        let base = end - bytes.len();
+        let series = match Series::plain(bytes, base) {
+            Some(series) => series,
+            None => Series::parse(bytes, base)?,
+        };
+        visit(Part::Series(end, series))
     };
     loop {
         if let Some(message) = reader.short_message(SERIES_KEY) {
@@ -188,18 +193,15 @@ pub enum RefsRead {
 }
 
 impl<'a> Series<'a> {
-    /// Reads the fields of the series that `message`, at offset `base` of its request, is.
+    /// The series that `message`, at offset `base` of its request, is, if it is what senders send: short packed
+    /// references and one short sample.
     ///
-    /// Results as large as those of the general reader go through memory, which costs more than the check.
+    /// Results as large as those of [`Series::parse`] go through memory, which costs more than the check.
     #[inline(always)]
-    pub fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
-        match plain_parts(message) {
-            Some((refs, _)) => {
-                let (packed_refs, refs_end) = (Some(refs), 2 + refs.len());
-                Ok(Series { packed_refs, refs_end, samples: 1, ..Series::new(message, base) })
-            }
-            None => Series::parse_fields(message, base),
-        }
+    pub fn plain(message: &'a [u8], base: usize) -> Option<Self> {
+        let (refs, _) = plain_parts(message)?;
+        let (packed_refs, refs_end) = (Some(refs), 2 + refs.len());
+        Some(Series { packed_refs, refs_end, samples: 1, ..Series::new(message, base) })
     }
 
     #[inline(always)]
@@ -209,8 +211,9 @@ impl<'a> Series<'a> {
         Series { message, base, packed_refs, refs_end, samples, exemplars, histograms, metadata }
     }
 
+    /// Reads the fields of any series.
     #[inline(never)]
-    fn parse_fields(message: &'a [u8], base: usize) -> Result<Self, WireError> {
+    pub fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
         let mut series = Series::new(message, base);
         let mut reader = Reader::new(message, base);
         let mut runs = 0u32;
