@@ -145,7 +145,7 @@ fn fuzz(version: Version) {
     let mut world = World::new(&variant("a", "m", ""));
     let mut inputs = 0u32;
     attempts(&format!("requests of {version:?}"), |random| {
-        if inputs % 512 == 0 {
+        if inputs.is_multiple_of(512) {
             world = World::new(&variant("a", "m", ""));
         }
         inputs += 1;
