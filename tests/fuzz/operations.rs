@@ -40,8 +40,7 @@ fn scrape(random: &mut Pcg64, seconds: f64) -> Scrape {
     if random.random_bool(0.3) {
         scrape = scrape.queue("m", random.random_range(0..9).into());
     }
-    let odd =
-        [f64::NAN, f64::INFINITY, -1.0, f64::MAX, f64::MIN_POSITIVE, stale()][random.random_range(0..6)];
+    let odd = [f64::NAN, f64::INFINITY, -1.0, 1e12, f64::MIN_POSITIVE, stale()][random.random_range(0..6)];
     let own = [("model_name", "m"), ("namespace", NAMESPACE), ("pod", "a-7d9c5b8f6d-bbbbb")];
     if random.random_bool(0.2) { scrape.with("vllm:prompt_tokens_total", &own, odd) } else { scrape }
 }
