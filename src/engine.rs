@@ -19,6 +19,7 @@
 
 mod change;
 mod decide;
+mod follow;
 mod ingest;
 mod ingest_v2;
 mod limit;
@@ -27,6 +28,7 @@ mod nodes;
 mod observe;
 mod plan;
 mod readings;
+mod shape;
 mod store;
 mod subjects;
 mod topology;
@@ -155,6 +157,7 @@ pub struct Engine {
     mirrored_cards: Option<BTreeMap<String, u64>>,
     scratch: Scratch,
     interned: ingest_v2::Interned,
+    first_pass: follow::FirstPass,
 }
 
 impl Engine {
@@ -190,6 +193,7 @@ impl Engine {
             mirrored_cards: None,
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
+            first_pass: follow::FirstPass::default(),
         }
     }
 

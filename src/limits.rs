@@ -11,8 +11,8 @@ pub const WRITE_SYMBOLS_MAX: usize = 1 << 20;
 pub const WRITE_SYMBOLS_KEPT: usize = 1 << 16;
 const _: () = assert!(WRITE_SYMBOLS_KEPT <= WRITE_SYMBOLS_MAX);
 const _: () = assert!(WRITE_DECODED_MAX_BYTES <= u32::MAX as usize, "symbols are kept as 32-bit offsets");
-/// Most series of one remote-write 1.0 request that are remembered from its check, some 70 bytes each; the rest
-/// of a request with more relevant ones is read twice.
+/// Most series of one request that are remembered from its check, some 30 bytes each; the rest of a request with
+/// more relevant ones is read twice.
 pub const WRITE_SERIES_KEPT: usize = 1 << 14;
 /// Most labels one series may carry; Prometheus itself warns far below this.
 pub const LABELS_PER_SERIES_MAX: usize = 256;
@@ -68,8 +68,9 @@ pub const CATCH_UP_MS: i64 = 90_000;
 /// A stream that is still older than that after this long, ms, is as fresh as it gets.
 pub const CATCH_UP_MAX_MS: i64 = 300_000;
 
-/// Most live relevant series; further ones are refused with 503 until old ones have ended.
-pub const SERIES_MAX: usize = 1_000_000;
+/// Most live relevant series, at some 500 bytes each; further ones are refused with 503 until old ones have ended.
+/// 60,000 pods with 20 relevant series each and their targets and owners stay below.
+pub const SERIES_MAX: usize = 2_000_000;
 /// A series without samples for this long is forgotten, ms.
 pub const SERIES_FORGET_MS: i64 = 600_000;
 /// Most remembered byte forms (label orders) of one series.

@@ -120,7 +120,33 @@ fn wrong_type(reader: &Reader<'_>) -> WireError {
 }
 
 /// Reads a `Sample`, of which the first `fields` fields are known.
+#[inline]
 fn parse_sample(sample: &[u8], base: usize, fields: u32) -> Result<(TimeMs, f64), WireError> {
+    match plain_sample(sample) {
+        Some(plain) => Ok(plain),
+        None => parse_any_sample(sample, base, fields),
+    }
+}
+
+/// A sample as senders write it: the value, unless it is zero, then the time as a varint of up to 8 bytes.
+#[inline]
+fn plain_sample(sample: &[u8]) -> Option<(TimeMs, f64)> {
+    let (value, varint) = match sample {
+        [0x09, a, b, c, d, e, f, g, h, 0x10, varint @ ..] => {
+            (f64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), varint)
+        }
+        [0x10, varint @ ..] => (0.0, varint),
+        _ => return None,
+    };
+    let (last, before) = varint.split_last()?;
+    if before.len() > 7 || *last >= 0x80 || before.iter().any(|byte| *byte < 0x80) {
+        return None;
+    }
+    let time = varint.iter().rev().fold(0i64, |time, byte| time << 7 | i64::from(byte & 0x7f));
+    Some((TimeMs(time), value))
+}
+
+fn parse_any_sample(sample: &[u8], base: usize, fields: u32) -> Result<(TimeMs, f64), WireError> {
     let (mut time, mut number) = (0i64, 0f64);
     let mut reader = Reader::new(sample, base);
     while let Some((field, value)) = reader.field()? {

@@ -2,15 +2,15 @@
 //! subject the models that it touches.
 
 use super::Engine;
+use super::follow::{FirstPass, Follow};
 use super::store::{NewSlot, SlotId, SubjectRef, Window};
 use crate::limits::{FUTURE_MAX_MS, SERIES_MAX};
 use crate::series::classify::{Unused, classify};
-use crate::series::dialect::Dialects;
 use crate::series::labels::{LabelError, Labels, short};
 use crate::units::TimeMs;
 use crate::window::Recorded;
 use crate::wire::histogram::HistogramError;
-use crate::wire::v1::{self, Series};
+use crate::wire::v1::Series;
 use crate::wire::{Counts, Version, WireError, is_stale_marker};
 
 /// Most rejections described in one answer; Prometheus logs the first 1024 bytes of it.
@@ -135,15 +135,6 @@ impl WriteReport {
     }
 }
 
-/// Whether a series is to be taken in or judged; the others are only counted.
-#[inline]
-fn may_matter(dialects: &Dialects, series: &Series<'_>) -> bool {
-    match series.metric_name() {
-        Ok(Some(metric)) if !metric.is_empty() => series.histograms > 0 || dialects.row(metric).is_some(),
-        _ => true,
-    }
-}
-
 impl Engine {
     /// Takes in a decompressed write request of either version; see [`Engine::write_v1`].
     pub fn write(&mut self, version: Version, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
@@ -158,11 +149,25 @@ impl Engine {
     ///
     /// `now` bounds sample times: samples over 10 minutes ahead of it are refused.
     pub fn write_v1(&mut self, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
-        let dialects = self.dialects.clone();
-        let checked = v1::Checked::read(request, |series| may_matter(&dialects, series))?;
-        let mut report = WriteReport::of(checked.counts);
-        checked.visit(|series| self.take_series(series, now, &mut report))?;
+        let mut first = std::mem::take(&mut self.first_pass);
+        let outcome = self.write_in_passes(request, now, &mut first);
+        self.first_pass = first;
+        let report = outcome?;
         self.end_write(now);
+        Ok(report)
+    }
+
+    fn write_in_passes(
+        &mut self,
+        request: &[u8],
+        now: TimeMs,
+        first: &mut FirstPass,
+    ) -> Result<WriteReport, WireError> {
+        let mut report = WriteReport::of(first.read(request, &self.dialects)?);
+        let mut follow = Follow::default();
+        first.kept.visit(request, |series, row| {
+            self.take_series(series, row.flatten(), now, &mut follow, &mut report)
+        })?;
         Ok(report)
     }
 
@@ -172,7 +177,14 @@ impl Engine {
         self.sweep();
     }
 
-    fn take_series(&mut self, series: &Series<'_>, now: TimeMs, report: &mut WriteReport) {
+    fn take_series<'a>(
+        &mut self,
+        series: &Series<'a>,
+        row: Option<u16>,
+        now: TimeMs,
+        follow: &mut Follow<'a>,
+        report: &mut WriteReport,
+    ) {
         let mut carried = [series.samples, series.histograms, series.exemplars];
         let metric = match series.metric_name() {
             Ok(Some(metric)) if !metric.is_empty() => metric,
@@ -182,18 +194,16 @@ impl Engine {
         if series.histograms > 0 {
             carried[1] -= report.take_histograms(metric, series.histograms());
         }
-        if self.dialects.row(metric).is_none() {
-            return;
-        }
-        let hash = series.label_bytes().map(|bytes| self.store.hash_bytes(bytes));
-        let known = hash.and_then(|hash| self.store.slot_by_bytes(hash));
+        let Some(row) = row.or_else(|| self.dialects.number(metric)) else { return };
+        let key = follow.key(series, row, &self.store);
+        let known = key.and_then(|key| self.store.slot_by_bytes(key, follow.previous));
         let slot = match known {
             Some(slot) => slot,
             None => match Labels::read(series.labels(), metric) {
                 Ok(labels) => match self.find_or_add(metric, &labels) {
                     Some(slot) => {
-                        if let Some(hash) = hash {
-                            self.store.add_alias(hash, slot);
+                        if let Some(key) = key {
+                            self.store.add_alias(key, slot);
                         }
                         slot
                     }
@@ -202,17 +212,26 @@ impl Engine {
                 Err(error) => return report.reject_series(carried, error),
             },
         };
-        self.take_samples(slot, metric, series.samples(), now, report);
+        follow.previous = slot;
+        self.take_samples(slot, metric, series.plain_sample(), series.samples(), now, report);
     }
 
+    /// Takes in the samples of a series; `plain` is the only one, where that is easily told.
+    #[inline]
     pub(super) fn take_samples(
         &mut self,
         slot: SlotId,
         metric: &[u8],
+        plain: Option<(TimeMs, f64)>,
         samples: impl Iterator<Item = Result<(TimeMs, f64), WireError>>,
         now: TimeMs,
         report: &mut WriteReport,
     ) {
+        if let Some((time, value)) = plain
+            && time.since(now) <= FUTURE_MAX_MS
+        {
+            return self.take_sample(slot, time, value, now, report);
+        }
         for sample in samples {
             match sample {
                 Ok((time, _)) if time.since(now) > FUTURE_MAX_MS => {
@@ -228,7 +247,7 @@ impl Engine {
     /// Slow path: finds the slot of a label set or adds one. `None` when there is no room.
     pub(super) fn find_or_add(&mut self, metric: &[u8], labels: &Labels<'_>) -> Option<SlotId> {
         let identity = self.store.hash_labels(labels.pairs());
-        match self.store.slot_by_canonical(identity) {
+        match self.store.slot_by_canonical(identity, SlotId::MAX) {
             Some(slot) => Some(slot),
             None if self.store.slots.len() >= SERIES_MAX => None,
             None => Some(self.add(metric, labels, identity)),

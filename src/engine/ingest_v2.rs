@@ -5,14 +5,15 @@
 //! is known costs an addition per label. Only a series that is new, or strange, is read as text.
 
 use super::ingest::WriteReport;
-use super::store::{Store, TextHash, hash_label};
+use super::shape::{Differs, Shape};
+use super::store::{SlotId, Store, TextHash, hash_label};
 use super::{Engine, ingest::Rejection};
-use crate::limits::{LABEL_MAX_BYTES, LABELS_PER_SERIES_MAX, WRITE_SYMBOLS_KEPT};
+use crate::limits::{LABEL_MAX_BYTES, LABELS_PER_SERIES_MAX, WRITE_SERIES_KEPT, WRITE_SYMBOLS_KEPT};
 use crate::series::dialect::Dialects;
 use crate::series::labels::{LabelError, Labels, REPLICA_LABELS, short};
 use crate::units::TimeMs;
-use crate::wire::WireError;
-use crate::wire::v2::{self, RefsRead, Series, Symbols};
+use crate::wire::v2::{self, Part, RefsRead, Series, Symbols};
+use crate::wire::{Counts, WireError};
 
 /// Most references of one label set.
 const REFS_MAX: usize = 2 * LABELS_PER_SERIES_MAX;
@@ -36,9 +37,27 @@ const STRANGE: u8 = 1 << 6;
 #[derive(Clone, Copy, Debug, Default)]
 struct Note {
     hash: TextHash,
-    /// Number of the last series with this symbol as a label's name.
+    /// Stamp of the last set of labels with this symbol as a name.
     named_in: u32,
     flags: u8,
+}
+
+/// Where the walk over one request stands.
+#[derive(Debug)]
+struct Follow2<'a> {
+    /// Slot of the last relevant series.
+    previous: SlotId,
+    /// Metric of the series that was recognised.
+    metric: &'a [u8],
+    /// References of the last series, each with the hash of its labels without the metric's name, and that of
+    /// `__name__`: those of a pod alternate between few.
+    shapes: [(Shape<'a>, u128, TextHash); 2],
+}
+
+impl Default for Follow2<'_> {
+    fn default() -> Self {
+        Follow2 { previous: SlotId::MAX, metric: &[], shapes: Default::default() }
+    }
 }
 
 /// Reused memory of one request.
@@ -52,6 +71,10 @@ pub struct Interned {
     exemplar_refs: Vec<u32>,
     /// Number of the series at hand, from 1.
     number: u32,
+    /// Number of the set of labels at hand; one that is opened twice has two.
+    stamp: u32,
+    /// Where the series are that matter, and their numbers, from the first pass.
+    kept: Vec<(u32, u32, u32)>,
     /// Whether every symbol is UTF-8.
     all_utf8: bool,
 }
@@ -74,20 +97,54 @@ impl Engine {
         now: TimeMs,
         interned: &mut Interned,
     ) -> Result<WriteReport, WireError> {
-        let mut report = WriteReport::of(v2::check(request, &mut interned.symbols)?);
-        interned.note_all(request);
-        v2::walk(request, |series| self.take_interned(request, &series, now, interned, &mut report))?;
+        let (counts, unseen) = interned.first_pass(request, &self.dialects)?;
+        let mut report = WriteReport::of(counts);
+        let mut follow = Follow2::default();
+        for at in 0..interned.kept.len() {
+            let (start, end, number) = interned.kept[at];
+            let (base, message) = (start as usize, &request[start as usize..end as usize]);
+            let series = match Series::plain(message, base) {
+                Some(series) => series,
+                None => Series::parse(message, base)?,
+            };
+            interned.number = number;
+            self.take_interned(request, &series, now, interned, &mut follow, &mut report);
+        }
+        if let Some((from, number)) = unseen {
+            interned.number = number;
+            v2::parts(request, from, |part| {
+                if let Part::Series(_, series) = part {
+                    interned.number += 1;
+                    self.take_interned(request, &series, now, interned, &mut follow, &mut report);
+                }
+                Ok(())
+            })?;
+        }
         Ok(report)
     }
 
-    fn take_interned(
+    fn take_interned<'a>(
         &mut self,
-        request: &[u8],
-        series: &Series<'_>,
+        request: &'a [u8],
+        series: &Series<'a>,
         now: TimeMs,
         interned: &mut Interned,
+        follow: &mut Follow2<'a>,
         report: &mut WriteReport,
     ) {
+        if let Some(identity) = interned.known_shape(request, series, &self.store, &self.dialects, follow)
+            && let Some(slot) = self.store.slot_by_canonical(identity, follow.previous)
+        {
+            follow.previous = slot;
+            return self.take_samples(
+                slot,
+                follow.metric,
+                series.plain_sample(),
+                series.samples(),
+                now,
+                report,
+            );
+        }
         let mut carried = [series.samples, series.histograms, series.exemplars];
         let metric_ref = match interned.open(request, series) {
             Ok(metric_ref) => metric_ref,
@@ -103,7 +160,8 @@ impl Engine {
         if !interned.is_ours(request, metric_ref, &self.dialects) {
             return;
         }
-        let known = interned.identity(request, &self.store).and_then(|id| self.store.slot_by_canonical(id));
+        let identity = interned.identity(request, &self.store);
+        let known = identity.and_then(|id| self.store.slot_by_canonical(id, follow.previous));
         let slot = match known {
             Some(slot) => slot,
             None => match Labels::read(interned.labels(request), metric) {
@@ -114,14 +172,139 @@ impl Engine {
                 Err(error) => return report.reject_series(carried, error),
             },
         };
-        self.take_samples(slot, metric, series.samples(), now, report);
+        follow.previous = slot;
+        if let Some(identity) = identity {
+            interned.learn(series, identity, &mut follow.shapes);
+        }
+        self.take_samples(slot, metric, series.plain_sample(), series.samples(), now, report);
     }
 }
 
 impl Interned {
+    /// Checks the structure of a request, collects its symbols and keeps the series that are to be taken in or
+    /// judged. Those behind the returned offset and number have not been looked at.
+    fn first_pass(
+        &mut self,
+        request: &[u8],
+        dialects: &Dialects,
+    ) -> Result<(Counts, Option<(usize, u32)>), WireError> {
+        self.symbols.clear();
+        self.kept.clear();
+        let mut counts = Counts::default();
+        let (mut shape, mut unseen, mut symbols_noted) = (Shape::default(), None, None);
+        let mut seen = 0;
+        v2::parts(request, 0, |part| {
+            let (end, series) = match part {
+                Part::Symbol(end, symbol) => return self.symbols.push(end, symbol),
+                Part::Series(end, series) => (end, series),
+            };
+            series.count(&mut counts);
+            let number = counts.series as u32;
+            if symbols_noted.is_none() {
+                self.note_all(request);
+                symbols_noted = Some(self.symbols.len());
+            }
+            if unseen.is_some() || self.is_foreign(request, &series, dialects, number, &mut shape) {
+                return Ok(());
+            }
+            if self.kept.len() == WRITE_SERIES_KEPT {
+                unseen = Some((seen, number - 1));
+                return Ok(());
+            }
+            seen = end;
+            self.kept.push(((end - series.len()) as u32, end as u32, number));
+            Ok(())
+        })?;
+        // Symbols may come behind series, which then mean something else than they seemed to.
+        if symbols_noted != Some(self.symbols.len()) {
+            self.note_all(request);
+            self.kept.clear();
+            unseen = Some((0, 0));
+        }
+        Ok((counts, unseen))
+    }
+
+    /// Whether a series is without fault, not ours and has nothing else to be judged.
+    #[inline]
+    fn is_foreign<'a>(
+        &mut self,
+        request: &'a [u8],
+        series: &Series<'a>,
+        dialects: &Dialects,
+        number: u32,
+        shape: &mut Shape<'a>,
+    ) -> bool {
+        let Some(packed) = series.packed_refs() else { return false };
+        if series.histograms + series.exemplars > 0 || !self.all_utf8 {
+            return false;
+        }
+        self.number = number;
+        if series.metadata && self.check_metadata(series).is_err() {
+            return false;
+        }
+        let metric = match shape.differs(packed) {
+            Differs::Nothing => shape.metric,
+            Differs::Value(reference) if (reference as usize) < self.notes.len() => shape.metric,
+            Differs::Metric(reference) if (reference as usize) < self.notes.len() => reference,
+            _ => {
+                let Ok(metric) = self.open(request, series) else { return false };
+                if let Some(at) = self.metric_at() {
+                    *shape = Shape::of(packed, &self.refs, at);
+                }
+                metric
+            }
+        };
+        !self.is_ours(request, metric, dialects) && !self.text(request, metric).is_empty()
+    }
+
+    /// Identity of a series of ours that differs from one before in the metric's name at most, which
+    /// `follow` then has.
+    fn known_shape<'a>(
+        &mut self,
+        request: &'a [u8],
+        series: &Series<'a>,
+        store: &Store,
+        dialects: &Dialects,
+        follow: &mut Follow2<'a>,
+    ) -> Option<u128> {
+        let packed = series.packed_refs()?;
+        let is_judged = series.histograms + series.exemplars > 0;
+        if is_judged || series.metadata && self.check_metadata(series).is_err() {
+            return None;
+        }
+        let (name, rest, metric) =
+            follow.shapes.iter().find_map(|(shape, rest, name)| match shape.differs(packed) {
+                Differs::Metric(reference) => Some((*name, *rest, reference)),
+                Differs::Nothing => Some((*name, *rest, shape.metric)),
+                _ => None,
+            })?;
+        if metric as usize >= self.notes.len() || !self.is_ours(request, metric, dialects) {
+            return None;
+        }
+        let hashed = self.hashed(request, metric, store);
+        follow.metric = self.symbols.get(request, metric)?;
+        (hashed.flags & STRANGE == 0).then(|| rest.wrapping_add(hash_label(name, hashed.hash)))
+    }
+
+    /// Remembers the shape of the series at hand, whose identity is known.
+    fn learn<'a>(&self, series: &Series<'a>, identity: u128, shapes: &mut [(Shape<'a>, u128, TextHash); 2]) {
+        let (Some(packed), Some(at)) = (series.packed_refs(), self.metric_at()) else { return };
+        let hash = |at: usize| self.notes[self.refs[at] as usize].hash;
+        let (name_hash, own) = (hash(at - 1), hash_label(hash(at - 1), hash(at)));
+        shapes.swap(0, 1);
+        shapes[0] = (Shape::of(packed, &self.refs, at), identity.wrapping_sub(own), name_hash);
+    }
+
+    /// Index of the metric's name among the references of the series at hand.
+    fn metric_at(&self) -> Option<usize> {
+        let is_name = |pair: &[u32; 2]| self.notes[pair[0] as usize].flags & METRIC_NAME != 0;
+        self.refs.as_chunks::<2>().0.iter().rposition(is_name).map(|pair| 2 * pair + 1)
+    }
+
     /// Begins the notes of a request whose symbols have been collected.
     fn note_all(&mut self, request: &[u8]) {
         self.number = 0;
+        self.stamp = 0;
         self.notes.clear();
         // One look over the table, keys and lengths included, settles the usual case.
         let ascii = self.symbols.region(request).is_ascii();
@@ -141,6 +324,7 @@ impl Interned {
         self.symbols.trim();
         self.notes.clear();
         self.notes.shrink_to(WRITE_SYMBOLS_KEPT);
+        self.kept.clear();
     }
 
     fn text<'a>(&self, request: &'a [u8], reference: u32) -> &'a [u8] {
@@ -149,8 +333,9 @@ impl Interned {
 
     /// Reads the references of the next series, checks them and returns that of its metric's name.
     fn open(&mut self, request: &[u8], series: &Series<'_>) -> Result<u32, LabelError> {
-        self.number += 1;
         let number = self.number;
+        self.stamp += 1;
+        let stamp = self.stamp;
         let read = series.read_refs(&mut self.refs, REFS_MAX);
         if read.map_err(|error| LabelError::Broken(error.to_string()))? == RefsRead::TooMany {
             let metric = format!("number {number} of the request");
@@ -167,10 +352,10 @@ impl Interned {
                 return Err(LabelError::RefOutOfRange { number, reference, symbols });
             }
             let note = &mut self.notes[name as usize];
-            if note.named_in == number {
+            if note.named_in == stamp {
                 return Err(self.fault(request, name, FaultKind::Duplicate));
             }
-            note.named_in = number;
+            note.named_in = stamp;
             if note.flags & METRIC_NAME != 0 {
                 metric = Some(value);
             }

@@ -50,6 +50,8 @@ impl Engine {
         self.store.target_ids.insert(key.clone(), id);
         if let Some(variant) = variant {
             self.topology.variants[variant as usize].target = Some(id);
+            // Even if none of its samples is accepted, the variant now waits for this target's next one.
+            self.touch(self.topology.variants[variant as usize].model);
         }
         id
     }

@@ -61,8 +61,12 @@ pub struct Slot {
     pub signal: Signal,
     /// Preference among names of the same signal; 0 first.
     pub rank: u8,
-    /// Byte forms (label orders) in the index, by hash.
-    aliases: Vec<u128>,
+    /// Slot of the series that came after this one last time: senders keep the order of series.
+    next: SlotId,
+    /// First byte form (label order) in the index, by its key.
+    bytes: u128,
+    /// Further ones; 0 where there is none.
+    aliases: Option<Box<[u128; SERIES_ALIASES_MAX - 1]>>,
     /// Ended by a staleness marker.
     pub stale: bool,
     /// Factor to the signal's unit.
@@ -302,25 +306,56 @@ impl Store {
         (self.owned.insert(key) as SubjectId, news)
     }
 
-    /// Slot whose labels were last sent as exactly these bytes.
+    /// Slot whose labels were sent in the byte form with this key; most likely the one that came after
+    /// `previous` last time.
     #[inline]
-    pub fn slot_by_bytes(&self, hash: u128) -> Option<SlotId> {
-        self.by_bytes.get(&hash).copied()
+    pub fn slot_by_bytes(&mut self, key: u128, previous: SlotId) -> Option<SlotId> {
+        if let Some((next, slot)) = self.next(previous)
+            && slot.bytes == key
+        {
+            return Some(next);
+        }
+        let found = self.by_bytes.get(&key).copied()?;
+        self.expect(previous, found);
+        Some(found)
     }
 
-    /// Slot with these labels in whatever order.
-    pub fn slot_by_canonical(&self, hash: u128) -> Option<SlotId> {
-        self.by_canonical.get(&hash).copied()
+    /// Slot with these labels in whatever order; most likely the one that came after `previous` last time.
+    #[inline]
+    pub fn slot_by_canonical(&mut self, hash: u128, previous: SlotId) -> Option<SlotId> {
+        if let Some((next, slot)) = self.next(previous)
+            && slot.canonical == hash
+        {
+            return Some(next);
+        }
+        let found = self.by_canonical.get(&hash).copied()?;
+        self.expect(previous, found);
+        Some(found)
+    }
+
+    #[inline]
+    fn next(&self, previous: SlotId) -> Option<(SlotId, &Slot)> {
+        let next = self.slots.get(previous as usize)?.next;
+        Some((next, self.slots.get(next as usize)?))
+    }
+
+    fn expect(&mut self, previous: SlotId, next: SlotId) {
+        if let Some(slot) = self.slots.get_mut(previous as usize) {
+            slot.next = next;
+        }
     }
 
     /// Remembers a byte form of a slot's labels, up to a bound.
     pub fn add_alias(&mut self, hash: u128, id: SlotId) {
-        if let Some(slot) = self.slots.get_mut(id as usize)
-            && slot.aliases.len() < SERIES_ALIASES_MAX
-        {
-            slot.aliases.push(hash);
-            self.by_bytes.insert(hash, id);
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        if slot.bytes == 0 {
+            slot.bytes = hash;
+        } else {
+            let further = slot.aliases.get_or_insert_default();
+            let Some(free) = further.iter_mut().find(|alias| **alias == 0) else { return };
+            *free = hash;
         }
+        self.by_bytes.insert(hash, id);
     }
 
     /// The clock was set back: what was seen after `now` was seen now, so that silence can be noticed.
@@ -346,7 +381,9 @@ impl Store {
             subject: slot.subject,
             signal: slot.signal,
             rank: slot.rank,
-            aliases: Vec::new(),
+            next: SlotId::MAX,
+            bytes: 0,
+            aliases: None,
             stale: false,
             scale: slot.scale,
             last: TimeMs::MIN,
@@ -375,8 +412,9 @@ impl Store {
     pub fn remove_slot(&mut self, id: SlotId) {
         let Some(slot) = self.slots.try_remove(id as usize) else { return };
         self.by_canonical.remove(&slot.canonical);
-        for hash in &slot.aliases {
-            self.by_bytes.remove(hash);
+        self.by_bytes.remove(&slot.bytes);
+        for alias in slot.aliases.iter().flat_map(|aliases| aliases.iter()) {
+            self.by_bytes.remove(alias);
         }
         if let Some(slots) = self.slots_of(slot.subject) {
             slots.retain(|other| *other != id);

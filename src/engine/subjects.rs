@@ -77,11 +77,16 @@ impl Engine {
             replica.variant_label = classified.variant.clone();
             learned = true;
         }
-        if classified.kv_capacity_tokens.is_some() {
-            replica.kv_capacity_tokens = classified.kv_capacity_tokens;
-        }
+        let capacity = classified.kv_capacity_tokens.or(replica.kv_capacity_tokens);
+        let has_changed = learned || capacity != replica.kv_capacity_tokens;
+        replica.kv_capacity_tokens = capacity;
         if learned {
             self.join_later(id);
+        }
+        if has_changed {
+            // What the pod says of itself is part of the answer, also when it stays where it is joined and none of
+            // the series' samples is accepted.
+            self.touch_joined(SubjectRef::Replica(id));
         }
         id
     }

@@ -202,10 +202,22 @@ impl Dialects {
     /// The row of a metric name, if it is ours.
     #[inline]
     pub fn row(&self, metric: &[u8]) -> Option<&Row> {
-        if metric.len() >= 128 || self.lengths >> metric.len() & 1 == 0 {
+        self.number(metric).map(|row| &self.rows[usize::from(row)])
+    }
+
+    /// Number of that row among [`Dialects::rows`].
+    #[inline]
+    pub fn number(&self, metric: &[u8]) -> Option<u16> {
+        if !self.has_length(metric) {
             return None;
         }
-        self.by_metric.get(metric).map(|&row| &self.rows[usize::from(row)])
+        self.by_metric.get(metric).copied()
+    }
+
+    /// Whether some name of ours is as long.
+    #[inline]
+    pub fn has_length(&self, metric: &[u8]) -> bool {
+        metric.len() < 128 && self.lengths >> metric.len() & 1 != 0
     }
 
     /// All rows, in the order of the tables.

@@ -50,7 +50,8 @@ impl Counter {
         if grown > 0.0 {
             self.grown_at = Some(time);
         }
-        let total = newest.total + grown;
+        // Absurd values must not make the difference of two totals not a number.
+        let total = (newest.total + grown).min(f64::MAX);
         // The very first cell keeps its first sample: it is the base of the first increase.
         if !first_only && cell_of(time) == cell_of(newest.time) {
             *newest = Cell { time, total };

@@ -75,16 +75,36 @@ impl<'a> Reader<'a> {
         Ok(Some((number, value)))
     }
 
+    /// The next field, if its key is the one byte `key`, its wire type "length-delimited" and its length short: a
+    /// shortcut before [`Reader::field`], which judges everything else.
+    #[inline]
+    pub(super) fn short_message(&mut self, key: u8) -> Option<&'a [u8]> {
+        let (length, behind) = match self.buffer.get(self.position..)? {
+            [first, length @ ..0x80, behind @ ..] if *first == key => (usize::from(*length), behind),
+            [first, low, high @ ..0x80, behind @ ..] if *first == key => {
+                (usize::from(low & 0x7f) | usize::from(*high) << 7, behind)
+            }
+            _ => return None,
+        };
+        let message = behind.get(..length)?;
+        self.position = self.buffer.len() - behind.len() + length;
+        Some(message)
+    }
+
     #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, WireError> {
-        // Nearly every key and length fits one byte.
-        if let Some(&byte) = self.buffer.get(self.position)
-            && byte < 0x80
-        {
-            self.position += 1;
-            return Ok(u64::from(byte));
+        // Nearly every key and length fits one byte, and the length of a series two.
+        match self.buffer.get(self.position..) {
+            Some(&[byte, ..]) if byte < 0x80 => {
+                self.position += 1;
+                Ok(u64::from(byte))
+            }
+            Some(&[low, high, ..]) if high < 0x80 => {
+                self.position += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => self.long_varint(),
         }
-        self.long_varint()
     }
 
     fn long_varint(&mut self) -> Result<u64, WireError> {
@@ -129,6 +149,10 @@ pub fn messages<'a>(
     let mut reader = Some(reader);
     std::iter::from_fn(move || {
         loop {
+            // A wanted number is below 16, so that its key is one byte.
+            if let Some(message) = reader.as_mut()?.short_message((wanted << 3 | 2) as u8) {
+                return Some(Ok((message, reader.as_ref()?.offset() - message.len())));
+            }
             match reader.as_mut()?.field() {
                 Ok(Some((number, Value::Bytes(message)))) if number == wanted => {
                     return Some(Ok((message, reader.as_ref()?.offset() - message.len())));

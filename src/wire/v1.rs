@@ -12,10 +12,12 @@
 
 use super::histogram::{HistogramError, check as check_histogram};
 use super::proto::{Reader, Value, messages};
-use super::{Counts, WireError, parse_sample, wrong_type};
+use super::{Counts, WireError, parse_sample, plain_sample, wrong_type};
 use crate::limits::WRITE_SERIES_KEPT;
 use crate::units::TimeMs;
 
+/// Key of `WriteRequest.timeseries`.
+const SERIES_KEY: u8 = 1 << 3 | 2;
 /// Fields of a `Sample`.
 const SAMPLE_FIELDS: u32 = 2;
 /// How the label with the metric's name begins, up to the length of the name.
@@ -55,16 +57,27 @@ fn walk_from<'a>(
 ) -> Result<Counts, WireError> {
     let mut counts = Counts::default();
     let mut reader = Reader::new(&request[offset..], offset);
-    while let Some((number, value)) = reader.field()? {
+    let mut take = |message: &'a [u8], end: usize, counts: &mut Counts| -> Result<(), WireError> {
+        let base = end - message.len();
+        let series = match Series::plain(message, base) {
+            Some(series) => series,
+            None => Series::parse_fields(message, base)?,
+        };
+        counts.series += 1;
+        counts.samples += u64::from(series.samples);
+        counts.exemplars += u64::from(series.exemplars);
+        counts.histograms += u64::from(series.histograms);
+        visit(series);
+        Ok(())
+    };
+    loop {
+        if let Some(message) = reader.short_message(SERIES_KEY) {
+            take(message, reader.offset(), &mut counts)?;
+            continue;
+        }
+        let Some((number, value)) = reader.field()? else { break };
         match (number, value) {
-            (1, Value::Bytes(message)) => {
-                let series = Series::parse(message, reader.offset() - message.len())?;
-                counts.series += 1;
-                counts.samples += u64::from(series.samples);
-                counts.exemplars += u64::from(series.exemplars);
-                counts.histograms += u64::from(series.histograms);
-                visit(series);
-            }
+            (1, Value::Bytes(message)) => take(message, reader.offset(), &mut counts)?,
             (3, Value::Bytes(_)) => counts.metadata += 1,
             (1 | 3, _) => return Err(wrong_type(&reader)),
             _ => {} // fields of later versions are skipped, as protobuf asks
@@ -79,55 +92,91 @@ pub fn check(request: &[u8]) -> Result<Counts, WireError> {
     walk(request, |_| {})
 }
 
-/// A request whose structure is sound, with those of its series that matter.
+/// Where the series of a request are that matter, each with what is known of it; reused from request to request.
 #[derive(Debug)]
-pub struct Checked<'a> {
-    request: &'a [u8],
-    /// What the request carries.
-    pub counts: Counts,
-    kept: Vec<Series<'a>>,
-    /// Where the part begins whose series were not looked at for want of room in `kept`.
+pub struct Kept<T> {
+    series: Vec<(Place, T)>,
+    /// Where the part begins whose series were not looked at for want of room.
     rest: usize,
 }
 
-impl<'a> Checked<'a> {
-    /// As [`check`], and remembers the series that are `wanted`, so that a request of which little matters is
-    /// walked once. What is remembered is bounded; the rest of a request with more is walked again.
-    pub fn read(request: &'a [u8], mut wanted: impl FnMut(&Series<'a>) -> bool) -> Result<Self, WireError> {
-        let (mut kept, mut rest) = (Vec::with_capacity(64), 0);
-        let counts = walk(request, |series| {
-            if kept.len() == WRITE_SERIES_KEPT {
+/// A series without the request that it is part of; a decoded request is far below 4 GiB.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: u32,
+    end: u32,
+    labels_end: u32,
+    samples: u32,
+    exemplars: u32,
+    histograms: u32,
+    labels_scattered: bool,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Kept { series: Vec::new(), rest: 0 }
+    }
+}
+
+impl<T: Copy> Kept<T> {
+    /// As [`check`], and remembers the series for which `wanted` has an answer, so that a request of which little
+    /// matters is walked once. What is remembered is bounded; the rest of a request with more is walked again.
+    pub fn read<'a>(
+        &mut self,
+        request: &'a [u8],
+        mut wanted: impl FnMut(&Series<'a>) -> Option<T>,
+    ) -> Result<Counts, WireError> {
+        self.series.clear();
+        self.rest = 0;
+        walk(request, |series| {
+            if self.series.len() == WRITE_SERIES_KEPT {
                 return;
             }
-            rest = series.base + series.message.len();
-            if wanted(&series) {
-                kept.push(series);
+            self.rest = series.base + series.message.len();
+            if let Some(known) = wanted(&series) {
+                self.series.push((series.place(), known));
             }
-        })?;
-        Ok(Checked { request, counts, kept, rest })
+        })
     }
 
-    /// Calls `visit` for every series that was wanted or not looked at, in order.
-    pub fn visit(self, mut visit: impl FnMut(&Series<'a>)) -> Result<(), WireError> {
-        self.kept.iter().for_each(&mut visit);
-        if self.kept.len() == WRITE_SERIES_KEPT {
-            walk_from(self.request, self.rest, |series| visit(&series))?;
+    /// Calls `visit` for every series of the request that was wanted, with what is known of it, or not looked at,
+    /// in order.
+    pub fn visit<'a>(
+        &self,
+        request: &'a [u8],
+        mut visit: impl FnMut(&Series<'a>, Option<T>),
+    ) -> Result<(), WireError> {
+        for (place, known) in &self.series {
+            visit(&Series::at(request, place), Some(*known));
+        }
+        if self.series.len() == WRITE_SERIES_KEPT {
+            walk_from(request, self.rest, |series| visit(&series, None))?;
         }
         Ok(())
     }
 }
 
 impl<'a> Series<'a> {
-    fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
-        let mut series = Series {
-            message,
-            base,
-            labels_end: short_labels_end(message),
-            labels_scattered: false,
-            samples: 0,
-            exemplars: 0,
-            histograms: 0,
-        };
+    /// The series, if it is what senders send: short labels, and one short sample behind them.
+    ///
+    /// Results as large as those of [`Series::parse_fields`] go through memory, which costs more than the check.
+    #[inline(always)]
+    fn plain(message: &'a [u8], base: usize) -> Option<Self> {
+        let labels_end = short_labels_end(message);
+        let is_plain = only_sample(message, labels_end).is_some();
+        is_plain.then_some(Series { samples: 1, ..Series::new(message, base, labels_end) })
+    }
+
+    #[inline(always)]
+    fn new(message: &'a [u8], base: usize, labels_end: usize) -> Self {
+        let (labels_scattered, samples, exemplars, histograms) = (false, 0, 0, 0);
+        Series { message, base, labels_end, labels_scattered, samples, exemplars, histograms }
+    }
+
+    /// Reads the fields of any series.
+    #[inline(never)]
+    fn parse_fields(message: &'a [u8], base: usize) -> Result<Self, WireError> {
+        let mut series = Series::new(message, base, short_labels_end(message));
         let mut reader = Reader::new(&message[series.labels_end..], base + series.labels_end);
         let mut leading = true;
         while let Some((number, value)) = reader.field()? {
@@ -145,6 +194,30 @@ impl<'a> Series<'a> {
         Ok(series)
     }
 
+    fn place(&self) -> Place {
+        Place {
+            start: self.base as u32,
+            end: (self.base + self.message.len()) as u32,
+            labels_end: self.labels_end as u32,
+            samples: self.samples,
+            exemplars: self.exemplars,
+            histograms: self.histograms,
+            labels_scattered: self.labels_scattered,
+        }
+    }
+
+    fn at(request: &'a [u8], place: &Place) -> Self {
+        Series {
+            message: &request[place.start as usize..place.end as usize],
+            base: place.start as usize,
+            labels_end: place.labels_end as usize,
+            labels_scattered: place.labels_scattered,
+            samples: place.samples,
+            exemplars: place.exemplars,
+            histograms: place.histograms,
+        }
+    }
+
     /// The bytes of the leading labels: equal bytes mean equal labels in equal order.
     /// `None` when labels are scattered over the message, so that these bytes are not all of them.
     pub fn label_bytes(&self) -> Option<&'a [u8]> {
@@ -159,18 +232,36 @@ impl<'a> Series<'a> {
         })
     }
 
+    /// As [`Series::label_bytes`], without the label with the metric's name, when that comes first.
+    #[inline]
+    pub fn label_bytes_behind_name(&self) -> Option<&'a [u8]> {
+        let (_, end) = self.leading_name().filter(|_| !self.labels_scattered)?;
+        self.message.get(end..self.labels_end)
+    }
+
+    /// Value and end of the `__name__` label where it comes first and is short.
+    #[inline]
+    fn leading_name(&self) -> Option<(&'a [u8], usize)> {
+        let (&[key, label_length], rest) = self.message.split_first_chunk::<2>()?;
+        if key != 0x0a || label_length >= 0x80 {
+            return None;
+        }
+        let label = rest.get(..usize::from(label_length))?;
+        let (&[length], name) = label.strip_prefix(NAME_KEY)?.split_first_chunk::<1>()?;
+        (usize::from(length) == name.len()).then_some((name, 2 + label.len()))
+    }
+
     /// Value of the `__name__` label; `None` when there is none.
     #[inline]
     pub fn metric_name(&self) -> Result<Option<&'a [u8]>, WireError> {
         // Senders sort labels, so the name comes first as good as always.
-        if let Some((&[0x0a, label_length], rest)) = self.message.split_first_chunk::<2>()
-            && let Some(label) = rest.get(..usize::from(label_length & 0x7f)).filter(|_| label_length < 0x80)
-            && let Some((&[length], name)) =
-                label.strip_prefix(NAME_KEY).and_then(|l| l.split_first_chunk::<1>())
-            && usize::from(length) == name.len()
-        {
-            return Ok(Some(name));
+        match self.leading_name() {
+            Some((name, _)) => Ok(Some(name)),
+            None => self.find_metric_name(),
         }
+    }
+
+    fn find_metric_name(&self) -> Result<Option<&'a [u8]>, WireError> {
         for label in self.labels() {
             let (name, value) = label?;
             if name == b"__name__" {
@@ -188,6 +279,12 @@ impl<'a> Series<'a> {
         })
     }
 
+    /// The float sample, where there is one alone in the form that senders write.
+    #[inline]
+    pub fn plain_sample(&self) -> Option<(TimeMs, f64)> {
+        plain_sample(only_sample(self.message, self.labels_end)?)
+    }
+
     /// Float samples in the sender's order.
     pub fn samples(&self) -> impl Iterator<Item = Result<(TimeMs, f64), WireError>> + use<'a> {
         // Labels come first, so the walk can start behind them.
@@ -196,6 +293,15 @@ impl<'a> Series<'a> {
             let (sample, base) = sample?;
             parse_sample(sample, base, SAMPLE_FIELDS)
         })
+    }
+}
+
+/// The sample, where it is all there is behind the labels.
+#[inline(always)]
+fn only_sample(message: &[u8], labels_end: usize) -> Option<&[u8]> {
+    match message.get(labels_end..)? {
+        [0x12, length @ ..0x80, sample @ ..] if sample.len() == usize::from(*length) => Some(sample),
+        _ => None,
     }
 }
 

@@ -15,10 +15,14 @@
 
 use super::histogram::{HistogramError, check as check_histogram};
 use super::proto::{Reader, Value, messages};
-use super::{Counts, WireError, parse_sample, wrong_type};
+use super::{Counts, WireError, parse_sample, plain_sample, wrong_type};
 use crate::limits::{WRITE_SYMBOLS_KEPT, WRITE_SYMBOLS_MAX};
 use crate::units::TimeMs;
 
+/// Key of `Request.symbols`.
+const SYMBOL_KEY: u8 = 4 << 3 | 2;
+/// Key of `Request.timeseries`.
+const SERIES_KEY: u8 = 5 << 3 | 2;
 /// Fields of a `Sample`.
 const SAMPLE_FIELDS: u32 = 3;
 
@@ -65,7 +69,13 @@ impl Symbols {
         self.spans.shrink_to(WRITE_SYMBOLS_KEPT);
     }
 
-    fn push(&mut self, end: usize, symbol: &[u8]) -> Result<(), WireError> {
+    /// Begins the table of another request.
+    pub fn clear(&mut self) {
+        self.spans.clear();
+    }
+
+    /// Adds the symbol that ends at `end` in the request.
+    pub fn push(&mut self, end: usize, symbol: &[u8]) -> Result<(), WireError> {
         let limit = WRITE_SYMBOLS_MAX;
         let (Ok(end), Ok(len)) = (u32::try_from(end), u32::try_from(symbol.len())) else {
             return Err(WireError::TooManySymbols { limit });
@@ -101,38 +111,76 @@ pub struct Series<'a> {
     pub metadata: bool,
 }
 
-/// Checks the structure of the whole request without using it and collects its symbol table.
-pub fn check(request: &[u8], symbols: &mut Symbols) -> Result<Counts, WireError> {
-    symbols.spans.clear();
-    let mut counts = Counts::default();
-    let mut reader = Reader::new(request, 0);
-    while let Some((number, value)) = reader.field()? {
+/// A field of the request that means something.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    /// A symbol, and where it ends in the request.
+    Symbol(usize, &'a [u8]),
+    /// A series, and where it ends in the request.
+    Series(usize, Series<'a>),
+}
+
+/// Calls `visit` for every part of a request from offset `from` on, in order, until there is an error.
+#[inline]
+pub fn parts<'a>(
+    request: &'a [u8],
+    from: usize,
+    mut visit: impl FnMut(Part<'a>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    let mut reader = Reader::new(&request[from..], from);
+    let mut part = |reader: &Reader<'a>, number: u32, bytes: &'a [u8]| {
+        let end = reader.offset();
+        if number == 4 {
+            return visit(Part::Symbol(end, bytes));
+        }
+        let base = end - bytes.len();
+        let series = match Series::plain(bytes, base) {
+            Some(series) => series,
+            None => Series::parse(bytes, base)?,
+        };
+        visit(Part::Series(end, series))
+    };
+    loop {
+        if let Some(message) = reader.short_message(SERIES_KEY) {
+            part(&reader, 5, message)?;
+            continue;
+        }
+        if let Some(symbol) = reader.short_message(SYMBOL_KEY) {
+            part(&reader, 4, symbol)?;
+            continue;
+        }
+        let Some((number, value)) = reader.field()? else { break };
         match (number, value) {
-            (4, Value::Bytes(symbol)) => symbols.push(reader.offset(), symbol)?,
-            (5, Value::Bytes(message)) => {
-                let series = Series::parse(message, reader.offset() - message.len())?;
-                counts.series += 1;
-                counts.samples += u64::from(series.samples);
-                counts.exemplars += u64::from(series.exemplars);
-                counts.histograms += u64::from(series.histograms);
-                counts.metadata += u64::from(series.metadata);
-            }
+            (4 | 5, Value::Bytes(bytes)) => part(&reader, number, bytes)?,
             (4 | 5, _) => return Err(wrong_type(&reader)),
             _ => {} // fields of later versions are skipped, as protobuf asks
         }
     }
+    Ok(())
+}
+
+/// Checks the structure of the whole request without using it and collects its symbol table.
+pub fn check(request: &[u8], symbols: &mut Symbols) -> Result<Counts, WireError> {
+    symbols.clear();
+    let mut counts = Counts::default();
+    parts(request, 0, |part| match part {
+        Part::Symbol(end, symbol) => symbols.push(end, symbol),
+        Part::Series(_, series) => {
+            series.count(&mut counts);
+            Ok(())
+        }
+    })?;
     Ok(counts)
 }
 
 /// Calls `visit` for every series of a request that has been checked, in order.
 pub fn walk<'a>(request: &'a [u8], mut visit: impl FnMut(Series<'a>)) -> Result<(), WireError> {
-    let mut reader = Reader::new(request, 0);
-    while let Some((number, value)) = reader.field()? {
-        if let (5, Value::Bytes(message)) = (number, value) {
-            visit(Series::parse(message, reader.offset() - message.len())?);
+    parts(request, 0, |part| {
+        if let Part::Series(_, series) = part {
+            visit(series);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// References read from a message: all of them, or more than were asked for.
@@ -145,18 +193,28 @@ pub enum RefsRead {
 }
 
 impl<'a> Series<'a> {
-    #[inline]
-    fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
-        let mut series = Series {
-            message,
-            base,
-            packed_refs: None,
-            refs_end: 0,
-            samples: 0,
-            exemplars: 0,
-            histograms: 0,
-            metadata: false,
-        };
+    /// The series that `message`, at offset `base` of its request, is, if it is what senders send: short packed
+    /// references and one short sample.
+    ///
+    /// Results as large as those of [`Series::parse`] go through memory, which costs more than the check.
+    #[inline(always)]
+    pub fn plain(message: &'a [u8], base: usize) -> Option<Self> {
+        let (refs, _) = plain_parts(message)?;
+        let (packed_refs, refs_end) = (Some(refs), 2 + refs.len());
+        Some(Series { packed_refs, refs_end, samples: 1, ..Series::new(message, base) })
+    }
+
+    #[inline(always)]
+    fn new(message: &'a [u8], base: usize) -> Self {
+        let (packed_refs, refs_end) = (None, 0);
+        let (samples, exemplars, histograms, metadata) = (0, 0, 0, false);
+        Series { message, base, packed_refs, refs_end, samples, exemplars, histograms, metadata }
+    }
+
+    /// Reads the fields of any series.
+    #[inline(never)]
+    pub fn parse(message: &'a [u8], base: usize) -> Result<Self, WireError> {
+        let mut series = Series::new(message, base);
         let mut reader = Reader::new(message, base);
         let mut runs = 0u32;
         while let Some((number, value)) = reader.field()? {
@@ -181,6 +239,29 @@ impl<'a> Series<'a> {
         Ok(series)
     }
 
+    /// Size of the message, bytes.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a size, not a collection")]
+    pub fn len(&self) -> usize {
+        self.message.len()
+    }
+
+    /// The references as they are written, where they are one packed run.
+    #[inline]
+    pub fn packed_refs(&self) -> Option<&'a [u8]> {
+        self.packed_refs
+    }
+
+    /// Adds what the series carries.
+    #[inline]
+    pub fn count(&self, counts: &mut Counts) {
+        counts.series += 1;
+        counts.samples += u64::from(self.samples);
+        counts.exemplars += u64::from(self.exemplars);
+        counts.histograms += u64::from(self.histograms);
+        counts.metadata += u64::from(self.metadata);
+    }
+
     /// Puts the label references into `refs`: name, value, name, value, in the sender's order.
     #[inline]
     pub fn read_refs(&self, refs: &mut Vec<u32>, max: usize) -> Result<RefsRead, WireError> {
@@ -195,9 +276,21 @@ impl<'a> Series<'a> {
         messages(Reader::new(self.message, self.base), wanted)
     }
 
+    /// The float sample, where there is one alone in the form that senders write.
+    #[inline]
+    pub fn plain_sample(&self) -> Option<(TimeMs, f64)> {
+        plain_sample(plain_parts(self.message)?.1)
+    }
+
     /// Float samples in the sender's order.
     pub fn samples(&self) -> impl Iterator<Item = Result<(TimeMs, f64), WireError>> + use<'a> {
-        self.fields(2).map(|sample| {
+        // Senders write the references first, so the walk can start behind them.
+        let from = match self.message {
+            [0x0a, length @ ..0x80, ..] => 2 + usize::from(*length),
+            _ => 0,
+        };
+        let behind = Reader::new(&self.message[from..], self.base + from);
+        messages(behind, 2).map(|sample| {
             let (sample, base) = sample?;
             parse_sample(sample, base, SAMPLE_FIELDS)
         })
@@ -234,6 +327,18 @@ impl<'a> Series<'a> {
             }
         }
         Ok(refs)
+    }
+}
+
+/// References and sample of a series that is what senders send: packed references and one sample, both short.
+#[inline(always)]
+fn plain_parts(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, refs_length @ ..0x80, rest @ ..] = message else { return None };
+    match rest.split_at_checked(usize::from(*refs_length))? {
+        (refs, [0x12, length @ ..0x80, sample @ ..]) if sample.len() == usize::from(*length) => {
+            Some((refs, sample))
+        }
+        _ => None,
     }
 }
 

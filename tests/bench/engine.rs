@@ -2,7 +2,7 @@
 //!
 //! Time per event on warmed-up fleets of several sizes, rendering, and the cost of taking in samples beside the
 //! snappy decompression of the same bytes. One part alone: `cargo bench --bench engine -- ingest` (or `batches`,
-//! `everything`, `record`). One batch: what one pod reports in a scrape, written and published;
+//! `everything`, `record`, `memory`). One batch: what one pod reports in a scrape, written and published;
 //! pods take turns as they would in a fleet of that size that is scraped every 15 s.
 
 mod fleet;
@@ -231,10 +231,40 @@ fn record(variants: usize) {
     }
 }
 
+/// Resident memory of this process, bytes.
+fn resident_bytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim_end_matches("kB").trim().parse::<f64>().unwrap_or(f64::NAN) * 1024.0
+}
+
+/// Memory of 10,000 pods: with their relevant series, and with all that they report forwarded.
+fn memory() {
+    let mut fleet = Fleet::cold(5_000, 1, "saturation");
+    (0..Fleet::next_scrape()).for_each(|scrape| fleet.report(scrape, true));
+    let (relevant, series) = (resident_bytes(), fleet.engine.stats().series);
+    line(
+        &format!("resident, {series} relevant series of {} pods", fleet.pods()),
+        relevant / 1e6,
+        "MB",
+        "< 250",
+        &format!("{:.0} bytes per series, configuration and all", relevant / series as f64),
+    );
+    (0..2).for_each(|scrape| fleet.report(Fleet::next_scrape() + scrape, false));
+    let foreign = 280 * fleet.pods();
+    assert_eq!(fleet.engine.stats().series, series, "what is not relevant is not remembered");
+    let growth = 100.0 * (resident_bytes() / relevant - 1.0);
+    line(&format!("growth with {foreign} irrelevant series on top"), growth, "%", "< 10", "");
+}
+
 fn main() {
     let part = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let is_asked = |name: &str| part.as_ref().is_none_or(|part| part == name);
     println!("{:<58} {:>9}     {:<12} note", "what (medians)", "measured", "target");
+    // First, because a process does not give back all that it once needed.
+    if is_asked("memory") {
+        memory();
+    }
     for mode in ["saturation", "model", "hybrid"].into_iter().filter(|_| is_asked("batches")) {
         let mut smallest = None;
         for variants in [10, 1_000, 10_000] {

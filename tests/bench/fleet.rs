@@ -101,8 +101,8 @@ pub fn encode(timeseries: Vec<TimeSeries>) -> Vec<u8> {
 }
 
 impl Fleet {
-    /// A fleet that has reported until every window is full.
-    pub fn warm(models: usize, kinds: usize, mode: &str) -> Self {
+    /// A fleet that is configured and has not reported.
+    pub fn cold(models: usize, kinds: usize, mode: &str) -> Self {
         let mut engine = Engine::new(Arc::new(Dialects::built_in()));
         let yaml = yaml(models, kinds, mode);
         let all: Vec<&str> = yaml.split("---\n").collect();
@@ -113,7 +113,23 @@ impl Fleet {
         assert!(resolved.problems.is_empty(), "{:?}", resolved.problems.first());
         engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
         engine.publish();
-        let mut fleet = Fleet { engine, models, kinds };
+        Fleet { engine, models, kinds }
+    }
+
+    /// Everything relevant is reported, one variant at a time, so that little is held besides.
+    pub fn report(&mut self, scrape: i64, relevant_only: bool) {
+        for variant in 0..self.models * self.kinds {
+            let time = at(scrape);
+            let pods = (0..PODS).flat_map(|pod| self.pod(variant * PODS + pod, scrape, time, relevant_only));
+            let request = encode(target(variant, time).into_iter().chain(pods).collect());
+            self.engine.write_v1(&request, time).expect("the request is sound");
+        }
+        self.engine.publish();
+    }
+
+    /// A fleet that has reported until every window is full.
+    pub fn warm(models: usize, kinds: usize, mode: &str) -> Self {
+        let mut fleet = Fleet::cold(models, kinds, mode);
         for scrape in 0..WARM_UP_SCRAPES {
             for request in fleet.scrape(scrape, true, true) {
                 fleet.engine.write_v1(&encode(request), at(scrape)).expect("the request is sound");

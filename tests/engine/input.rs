@@ -292,3 +292,22 @@ fn a_structurally_broken_request_is_refused_untouched() {
     world.publish();
     assert_eq!((world.engine.stats().series, world.engine.stream_time()), (before.series, Some(at(0.0))));
 }
+
+#[test]
+fn a_target_whose_first_samples_are_refused_is_waited_for_all_the_same() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(Scrape::at(0.0).queue("m", 1.0));
+    // Publishing compares with a recomputation of everything.
+    let report = world.write_at(&Scrape::at(1_000.0).deployment("a", 1, 1), at(1.0));
+    assert_eq!((report.rejected, report.used), (3, 0));
+}
+
+#[test]
+fn a_pod_that_names_another_model_says_so_even_without_a_sample_that_counts() {
+    let mut world = World::new(&variant("a", "m", ""));
+    let named = |model| [("model_name", model), ("namespace", NAMESPACE), ("pod", "a-7d9c5b8f6d-bbbbb")];
+    world.write(Scrape::at(0.0).deployment("a", 1, 1).with("vllm:kv_cache_usage_perc", &named("x"), 0.5));
+    assert!(format!("{:?}", world.entry("a").health.faults).contains("\"x\""));
+    world.write(Scrape::at(0.0).with("vllm:num_requests_waiting", &named("y"), f64::NAN));
+    assert!(format!("{:?}", world.entry("a").health.faults).contains("\"y\""));
+}
