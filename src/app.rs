@@ -9,6 +9,7 @@ use crate::options::{CheckFlags, Job, LogFormat, Settings};
 use crate::runner::{self, Handle};
 use crate::series::dialect::Dialects;
 use crate::serve::{self, Context, OwnMetrics};
+use crate::simulate;
 use crate::size;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ pub fn run(job: Job) -> anyhow::Result<ExitCode> {
     match job {
         Job::Check(flags) => check_folder(&flags),
         Job::Size(flags) => size::run(&flags),
+        Job::Simulate(flags) => simulate::command::execute(&flags),
         Job::Demo(flags) => {
             start_log(LogFormat::Text, "warn")?;
             runtime()?.block_on(demo::run(&flags))

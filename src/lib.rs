@@ -40,6 +40,7 @@ pub mod publish;
 pub mod runner;
 pub mod series;
 pub mod serve;
+pub mod simulate;
 pub mod size;
 pub mod units;
 pub mod window;

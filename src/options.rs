@@ -2,8 +2,10 @@
 //!
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
+mod simulate;
 mod size;
 
+pub use simulate::SimulateFlags;
 pub use size::{Generation, SizeFlags};
 
 use crate::config::Mode;
@@ -45,6 +47,8 @@ enum Command {
     Check(CheckFlags),
     /// Answer a what-if: how many replicas a load needs within its targets, and why.
     Size(Box<SizeFlags>),
+    /// Run policies on a trace against an emulated fleet: what would each cost, and would it hold?
+    Simulate(Box<SimulateFlags>),
 }
 
 /// Flags of `serve`.
@@ -194,6 +198,8 @@ pub enum Job {
     Check(CheckFlags),
     /// Answer a what-if.
     Size(Box<SizeFlags>),
+    /// Compare policies on traces.
+    Simulate(Box<SimulateFlags>),
 }
 
 /// Checked settings of `serve`.
@@ -226,6 +232,7 @@ impl Cli {
             Some(Command::Demo(flags)) => Job::Demo(flags),
             Some(Command::Check(flags)) => Job::Check(flags),
             Some(Command::Size(flags)) => Job::Size(flags),
+            Some(Command::Simulate(flags)) => Job::Simulate(flags),
         })
     }
 }
