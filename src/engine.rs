@@ -18,6 +18,7 @@
 //! * Recomputing without a change changes nothing.
 
 mod decide;
+mod foresee;
 mod ingest;
 mod ingest_v2;
 mod limit;
@@ -32,6 +33,7 @@ mod topology;
 pub use ingest::{Rejection, WriteReport, Written};
 pub use topology::{JoinWay, NoJoin};
 
+use crate::analyze::slo::{ReplicaTotals, Sized, VariantMemory};
 use crate::analyze::saturation::{ReplicaLoad, SaturationAnalysis, targets};
 use crate::analyze::tokens::{ReplicaTokens, TokenMemory};
 use crate::config::{Problem, Snapshot, VariantKey};
@@ -90,6 +92,9 @@ struct Scratch {
     states: Vec<targets::VariantState>,
     targets: Vec<targets::Target>,
     tokens: Vec<ReplicaTokens>,
+    counted: Vec<ReplicaTotals>,
+    sized: Vec<Sized>,
+    memories: Vec<VariantMemory>,
     counts: Vec<u32>,
     /// Per variant: replicas and cause by saturation.
     saturation: Vec<(u32, Cause)>,

@@ -1,10 +1,12 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
+use super::foresee::{Foresight, look_ahead};
 use super::observe::{Arrivals, Observed, Totals};
 use super::topology::{ModelId, VariantId};
 use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
 use crate::analyze::saturation::targets::{self, VariantState};
+use crate::analyze::slo::ModelMemory;
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, ModelKey};
 use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
@@ -41,7 +43,15 @@ impl Engine {
             scratch.saturation.push(plan);
         }
         if config.mode.sizes_by_demand() {
-            match self.wishes((id, model), config, variants, scheduler, &seen, scratch) {
+            let mut load = ModelMemory::default();
+            if config.mode.slo {
+                load = self.recall(id, variants, &mut scratch.memories);
+            }
+            let outcome = self.wishes((id, model), config, variants, scheduler, &seen, &mut load, scratch);
+            if config.mode.slo {
+                self.remember(id, variants, &mut scratch.memories, load);
+            }
+            match outcome {
                 Ok(()) => {
                     scratch.plan.clear();
                     scratch.plan.extend(scratch.wishes.iter().map(|wish| (wish.replicas, wish.cause)));
@@ -66,9 +76,11 @@ impl Engine {
         variants: &[VariantId],
         scheduler: Option<SchedulerQueue>,
         seen: &DemandSeen,
+        load: &mut ModelMemory,
         scratch: &mut Scratch,
     ) -> Result<(), Unknown> {
-        let Scratch { observed, states, tokens, wishes, saturation, analysis, .. } = scratch;
+        let Scratch { observed, states, tokens, wishes, saturation, analysis, counted, sized, memories, .. } =
+            scratch;
         // An overdue change counts as what it is here: these modes do not wait for changes.
         let of = |(id, (state, observed)): (&VariantId, (&VariantState, &Observed))| {
             let variant = &self.topology.variants[*id as usize];
@@ -95,7 +107,13 @@ impl Engine {
             is_partial: observed.iter().any(silent),
             observed_at: observed.iter().filter_map(|o| o.health.newest_sample).max().unwrap_or(self.stream),
         };
-        self.planner.wishes(wishes, config.mode, &mut self.token_memory, &input)?;
+        if config.mode.slo {
+            let mut foresight = Foresight { counted, observed, tokens: tokens_known, sized, memories };
+            let demand = look_ahead(load, config, &states_of, scheduler, &mut foresight)?;
+            self.planner.by_foresight(wishes, &input, sized, &demand)?;
+        } else {
+            self.planner.wishes(wishes, config.mode, &mut self.token_memory, &input)?;
+        }
         let saturation = config.mode.saturation.then_some(saturation.as_slice());
         if let Some(targets) = saturation {
             arbitrate(wishes, &states_of, analysis, &config.saturation, targets);

@@ -11,6 +11,8 @@
 //! [`Unknown`] and the caller falls back to saturation. A demand that not all replicas report is a lower
 //! bound: it never lowers a count.
 
+mod foresight;
+
 use super::cause::Cause;
 use super::cost_aware::{self, CostAware, Step};
 use super::mix::{self, Mixer};
@@ -99,6 +101,10 @@ pub enum Unknown {
     Profile,
     /// No replica reports the size of its KV cache.
     KvCapacity,
+    /// No service class states targets for the model.
+    Targets,
+    /// Too little has been observed to know what a replica carries.
+    Learning,
 }
 
 impl Unknown {
@@ -109,6 +115,8 @@ impl Unknown {
             Unknown::RequestLength => "the request length is not known; forward the token counters",
             Unknown::Profile => "no variant has performance parameters and a batch size; add modelProfile",
             Unknown::KvCapacity => "no replica reports its KV cache size; forward vllm:cache_config_info",
+            Unknown::Targets => "no service class states targets for the model; add it to service-classes-config",
+            Unknown::Learning => "too little has been observed to know what a replica carries; it is learned under load",
         }
     }
 }
@@ -311,7 +319,7 @@ fn size(variant: &PlanVariant<'_>, config: &ModelConfig, tokens: Tokens) -> Wish
 const QUEUE_SLOWDOWN: f64 = crate::config::QueueingConfig::SLO_MULTIPLIER;
 
 /// The profile for the accelerator that the variant runs on.
-fn own_profile(variant: &Variant) -> Option<&Profile> {
+pub fn own_profile(variant: &Variant) -> Option<&Profile> {
     variant.profiles.iter().find(|profile| profile.accelerator == variant.accelerator)
 }
 
@@ -330,7 +338,7 @@ fn queue(profile: &Profile, tokens: Tokens) -> Option<Queue> {
 }
 
 /// Explicit targets: those of the queueing entry, else those of the service class.
-fn targets(variant: &Variant, config: &ModelConfig) -> Option<SloTargets> {
+pub fn targets(variant: &Variant, config: &ModelConfig) -> Option<SloTargets> {
     let given = |targets: &SloTargets| targets.ttft_ms > 0.0 || targets.itl_ms > 0.0 || targets.tps > 0.0;
     let entry = config.queueing.map(|queueing| queueing.targets);
     entry.filter(given).or_else(|| variant.slo.as_ref().map(|slo| slo.targets).filter(given))

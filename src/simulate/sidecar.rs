@@ -27,7 +27,6 @@ pub struct Sidecar {
     loop_ms: i64,
     acted: Option<TimeMs>,
     key: VariantKey,
-    compressor: snap::raw::Encoder,
 }
 
 impl Sidecar {
@@ -47,7 +46,6 @@ impl Sidecar {
             loop_ms,
             acted: None,
             key: VariantKey::new(NAMESPACE, VARIANT),
-            compressor: snap::raw::Encoder::new(),
         })
     }
 
@@ -69,9 +67,8 @@ impl Policy for Sidecar {
     fn decide(&mut self, now: TimeMs, fleet: &Fleet) -> Option<u32> {
         let timeseries = self.collector.collect(fleet, now);
         let bytes = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
-        let request = self.compressor.compress_vec(&bytes).unwrap_or_default();
         // What the emulated fleet says is always a valid request of its own.
-        let _ = self.engine.write_v1(&request, now);
+        let _ = self.engine.write_v1(&bytes, now);
         self.engine.publish();
         let is_due = self.acted.is_none_or(|acted| now.since(acted) >= self.loop_ms);
         if !is_due {

@@ -1,0 +1,358 @@
+//! The `slo` analyzer: learned capacity, true arrivals, and foresight as far as a replica's start-up.
+//!
+//! Input: what the replicas of a model have counted so far ([`ReplicaTotals`]), the targets, and the memory
+//! of earlier calls. Output: the rate to be ready for and the capacity of one replica per variant, with
+//! the terms of which that rate is made.
+//!
+//! # Map
+//!
+//! [`arrivals`] counts what comes; [`fit`] learns the iteration time of a variant; [`capacity`] turns it
+//! into requests per second within the targets. This file keeps the memory and puts the terms together.
+//!
+//! # Time
+//!
+//! Everything is a function of the samples: `at` is the time of the newest one, so that time which passes
+//! without samples changes nothing, and assessing twice gives the same answer.
+
+pub mod arrivals;
+pub mod capacity;
+pub mod fit;
+
+use std::collections::VecDeque;
+
+use crate::units::TimeMs;
+use arrivals::{Arrivals, BIN_MS};
+use capacity::{Binding, Capacity, Limits, Shape, capacity};
+use fit::{Coefficients, Fit, Operation};
+
+/// Start-up time of a replica while none has been measured, ms.
+const STARTUP_MS: i64 = 120_000;
+/// Bounds of what is believed as a start-up time, ms.
+const STARTUP_RANGE_MS: (i64, i64) = (10_000, 900_000);
+/// Least time between two observations of a replica, ms: shorter ones are noise.
+const OBSERVE_MS: i64 = 2_000;
+/// Tokens that an observation must rest on.
+const OBSERVE_TOKENS: f64 = 20.0;
+/// Time constant of the request shape, ms.
+const SHAPE_MS: f64 = 180_000.0;
+/// A pod that appears this long after the model was first seen is new; what it counted came since.
+const SETTLED_MS: i64 = 60_000;
+/// Standard deviations of the load's own noise to be ready for.
+const NOISE_SIGMAS: f64 = 1.0;
+/// Standard errors by which a short rate must exceed a long one to be taken for a rise.
+const RISE_SIGMAS: f64 = 1.0;
+/// Quantile of the growth within a start-up time, as seen before, to be ready for.
+const GROWTH_SHARE: f64 = 0.9;
+/// Largest growth that is prepared for.
+const GROWTH_MAX: f64 = 2.0;
+/// Time in which a queue that will still be there when new replicas start is to be gone, ms.
+const DRAIN_MS: f64 = 60_000.0;
+
+/// What one replica has counted since it was first seen, and its gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ReplicaTotals {
+    /// Identity that no other replica ever has.
+    pub id: (u32, i64),
+    /// Index of its variant.
+    pub variant: u32,
+    /// Time of its newest sample.
+    pub at: TimeMs,
+    /// Requests completed since it was first seen.
+    pub finished: f64,
+    /// Requests completed before that, as its counter stood.
+    pub finished_before: f64,
+    /// Requests inside: running and waiting.
+    pub inside: f64,
+    /// Of those, waiting.
+    pub waiting: f64,
+    /// Prompt tokens processed.
+    pub prompt_tokens: f64,
+    /// Of those, found in the prefix cache.
+    pub cached_tokens: f64,
+    /// Sum of the times between tokens, ms.
+    pub itl_sum_ms: f64,
+    /// Number of those times.
+    pub itl_count: f64,
+    /// Tokens in its KV cache.
+    pub kv_tokens: f64,
+    /// Size of the KV cache, tokens; 0 when not known.
+    pub kv_capacity: f64,
+}
+
+/// What is remembered of one variant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VariantMemory {
+    /// The learned iteration time.
+    pub fit: Fit,
+    kv_capacity: f64,
+    startup_ms: Option<i64>,
+    /// When more replicas were wanted than reported, and how many reported then.
+    asked: Option<(TimeMs, u32)>,
+}
+
+impl VariantMemory {
+    /// Start-up time of a replica: measured, or a common one.
+    pub fn startup_ms(&self) -> i64 {
+        self.startup_ms.unwrap_or(STARTUP_MS)
+    }
+
+    /// Whether the start-up time has been measured.
+    pub fn startup_is_measured(&self) -> bool {
+        self.startup_ms.is_some()
+    }
+
+    /// Notes how many replicas are wanted and how many report, to learn how long a start takes.
+    pub fn note_replicas(&mut self, at: TimeMs, wanted: u32, reporting: u32) {
+        match self.asked {
+            Some((since, before)) if reporting > before => {
+                let took_ms = at.since(since).clamp(STARTUP_RANGE_MS.0, STARTUP_RANGE_MS.1);
+                // Halfway to the newest: a few starts are enough, one odd one is not.
+                self.startup_ms = Some(self.startup_ms.map_or(took_ms, |old| (old + took_ms) / 2));
+                self.asked = (wanted > reporting).then_some((at, reporting));
+            }
+            Some((_, before)) if wanted <= reporting || reporting < before => self.asked = None,
+            None if wanted > reporting => self.asked = Some((at, reporting)),
+            _ => {}
+        }
+    }
+}
+
+/// What is remembered of one model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelMemory {
+    arrivals: Arrivals,
+    replicas: Vec<ReplicaTotals>,
+    held_back: f64,
+    shape: Option<Shape>,
+    shape_at: Option<TimeMs>,
+    first: Option<TimeMs>,
+    at: Option<TimeMs>,
+    /// Rates to be ready for, over the longest start-up time, each larger than all after it.
+    needs: VecDeque<(TimeMs, f64)>,
+    growth: f64,
+    growth_bin: i64,
+    /// Arrivals less than none so far: samples of different moments; later ones make up for it.
+    debt: f64,
+}
+
+/// What one model shows now.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// All replicas that report.
+    pub replicas: &'a [ReplicaTotals],
+    /// Requests that the scheduler holds back.
+    pub held_back: f64,
+    /// Average request of the window: prompt and generated tokens, once known.
+    pub request: Option<(f64, f64)>,
+    /// Time of the newest sample.
+    pub at: TimeMs,
+}
+
+/// The rate to be ready for, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Demand {
+    /// Requests per second that arrive now.
+    pub arriving_per_s: f64,
+    /// What the trend adds until new replicas are there.
+    pub trend_per_s: f64,
+    /// What growth as seen before adds beyond that.
+    pub growth_per_s: f64,
+    /// What the load's own noise adds.
+    pub noise_per_s: f64,
+    /// What draining the queue adds.
+    pub backlog_per_s: f64,
+    /// The rate to be ready for: the highest sum of these within a start-up time.
+    pub ready_for_per_s: f64,
+    /// Horizon, ms.
+    pub horizon_ms: i64,
+}
+
+impl ModelMemory {
+    /// Takes in what the model shows now. What was taken in before changes nothing.
+    pub fn observe(&mut self, shown: &Shown<'_>, variants: &mut [VariantMemory]) {
+        let first = *self.first.get_or_insert(shown.at);
+        let settled = shown.at.since(first) >= SETTLED_MS;
+        let mut arrived = shown.held_back - self.held_back;
+        for now in shown.replicas {
+            let before = self.replicas.iter().find(|old| old.id == now.id);
+            arrived += match before {
+                Some(before) => now.finished - before.finished + now.inside - before.inside,
+                None if settled => now.finished_before + now.finished + now.inside,
+                None => 0.0,
+            };
+            if let (Some(before), Some(variant)) = (before, variants.get_mut(now.variant as usize)) {
+                if now.at.since(before.at) < OBSERVE_MS {
+                    continue;
+                }
+                learn(variant, before, now);
+            }
+        }
+        // A replica's last counts stay while its next sample is due, and until it has gone.
+        let mut replicas = std::mem::take(&mut self.replicas);
+        replicas.retain(|old| shown.replicas.iter().any(|now| now.id == old.id));
+        for now in shown.replicas {
+            match replicas.iter_mut().find(|old| old.id == now.id) {
+                Some(old) => *old = *now,
+                None => replicas.push(*now),
+            }
+        }
+        self.replicas = replicas;
+        self.held_back = shown.held_back;
+        if let Some(since) = self.at
+            && shown.at > since
+        {
+            arrived += self.debt;
+            self.debt = arrived.min(0.0);
+            self.arrivals.add(since, shown.at, arrived.max(0.0));
+        } else {
+            self.debt += arrived;
+        }
+        self.note_shape(shown);
+        self.at = self.at.max(Some(shown.at));
+    }
+
+    fn note_shape(&mut self, shown: &Shown<'_>) {
+        let Some((prompt, output)) = shown.request else { return };
+        let (prompts, cached) = shown
+            .replicas
+            .iter()
+            .fold((0.0, 0.0), |(p, c), replica| (p + replica.prompt_tokens, c + replica.cached_tokens));
+        let hit = if prompts > 0.0 { (cached / prompts).clamp(0.0, 0.95) } else { 0.0 };
+        let now = Shape { computed: prompt * (1.0 - hit), prompt, output };
+        let passed_ms = self.shape_at.map_or(f64::INFINITY, |at| shown.at.since(at) as f64);
+        if passed_ms <= 0.0 {
+            return;
+        }
+        let share = 1.0 - (-passed_ms / SHAPE_MS).exp();
+        self.shape = Some(match self.shape {
+            None => now,
+            Some(old) => {
+                let blend = |old: f64, now: f64| old + (now - old) * share;
+                Shape {
+                    computed: blend(old.computed, now.computed),
+                    prompt: blend(old.prompt, now.prompt),
+                    output: blend(old.output, now.output),
+                }
+            }
+        });
+        self.shape_at = Some(shown.at);
+    }
+
+    /// The average request, once known.
+    pub fn shape(&self) -> Option<Shape> {
+        self.shape
+    }
+
+    /// Capacity of one replica of a variant; `Err` when it is not known yet.
+    pub fn capacity(&self, variant: &VariantMemory, ttft_ms: f64, itl_ms: f64, max_seqs: f64) -> Sized {
+        let (Some(shape), Some(time)) = (self.shape, variant.fit.coefficients()) else {
+            return Sized::Unknown;
+        };
+        if !variant.fit.is_trusted() {
+            return Sized::Unknown;
+        }
+        let limits = Limits { ttft_ms, itl_ms, kv_tokens: variant.kv_capacity, max_seqs };
+        match capacity(&time, &shape, &limits) {
+            Some(found) => Sized::Known(found),
+            // Not even an idle replica meets the targets: size for throughput, and say so.
+            None => match capacity(&time, &shape, &Limits { ttft_ms: 0.0, itl_ms: 0.0, ..limits }) {
+                Some(found) => Sized::Unreachable(found),
+                None => Sized::Unknown,
+            },
+        }
+    }
+
+    /// The rate to be ready for. `carried_per_s` is what the replicas that run or start will carry together
+    /// and `residence_s` how long a request stays in one.
+    pub fn demand(&mut self, horizon_ms: i64, carried_per_s: f64, residence_s: f64) -> Demand {
+        let at = self.at.unwrap_or(TimeMs::MIN);
+        let arrivals = &self.arrivals;
+        let (long, short) = (arrivals.rate_per_s(12), arrivals.rate_per_s(3));
+        let dispersion = arrivals.dispersion();
+        let short_error = (dispersion * short / (3.0 * BIN_MS as f64 / 1000.0)).sqrt();
+        let arriving = long.max(short - RISE_SIGMAS * short_error);
+        let horizon_s = horizon_ms as f64 / 1000.0;
+        let trend = arrivals.trend();
+        let rise = (trend.slope_per_s2 - trend.error_per_s2).max(0.0) * horizon_s;
+        let bin = at.0.div_euclid(BIN_MS);
+        if bin != self.growth_bin {
+            self.growth = arrivals.growth(horizon_ms, GROWTH_SHARE, &mut Vec::new()).min(GROWTH_MAX);
+            self.growth_bin = bin;
+        }
+        let growth = (arriving * (self.growth.max(1.0) - 1.0) - rise).max(0.0);
+        let noise = NOISE_SIGMAS * (dispersion * arriving / residence_s.max(5.0)).sqrt();
+        let waiting: f64 = self.replicas.iter().map(|replica| replica.waiting).sum::<f64>() + self.held_back;
+        // What the replicas that are there or starting do not work off until new ones could help.
+        let left = waiting - (carried_per_s - arriving).max(0.0) * horizon_s;
+        let backlog = left.max(0.0) * 1000.0 / DRAIN_MS;
+        let now = arriving + rise + growth + noise + backlog;
+        while self.needs.back().is_some_and(|(_, need)| *need <= now) {
+            self.needs.pop_back();
+        }
+        self.needs.push_back((at, now));
+        while self.needs.front().is_some_and(|(since, _)| at.since(*since) > horizon_ms) {
+            self.needs.pop_front();
+        }
+        Demand {
+            arriving_per_s: arriving,
+            trend_per_s: rise,
+            growth_per_s: growth,
+            noise_per_s: noise,
+            backlog_per_s: backlog,
+            ready_for_per_s: self.needs.front().map_or(now, |(_, need)| *need),
+            horizon_ms,
+        }
+    }
+
+    /// Whether enough has been seen to size by.
+    pub fn is_ready(&self) -> bool {
+        self.arrivals.span_ms() >= 6 * BIN_MS
+    }
+}
+
+/// Capacity of one replica of a variant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sized {
+    /// Within the targets.
+    Known(Capacity),
+    /// No load is small enough for the targets; the capacity without them.
+    Unreachable(Capacity),
+    /// Too little is known.
+    Unknown,
+}
+
+fn learn(variant: &mut VariantMemory, before: &ReplicaTotals, now: &ReplicaTotals) {
+    if now.kv_capacity > 0.0 {
+        variant.kv_capacity = now.kv_capacity;
+    }
+    let span_ms = now.at.since(before.at) as f64;
+    let (times_ms, tokens) = (now.itl_sum_ms - before.itl_sum_ms, now.itl_count - before.itl_count);
+    if tokens < OBSERVE_TOKENS || times_ms <= 0.0 {
+        return;
+    }
+    let iteration_ms = times_ms / tokens;
+    let computed =
+        (now.prompt_tokens - before.prompt_tokens - now.cached_tokens + before.cached_tokens).max(0.0);
+    let operation = Operation {
+        // The times of all sequences add up to the time-average of how many there were.
+        sequences: times_ms / span_ms,
+        prompt_tokens: computed * iteration_ms / span_ms,
+        kv_tokens: (now.kv_tokens + before.kv_tokens) / 2.0,
+    };
+    variant.fit.observe(&operation, iteration_ms);
+}
+
+/// What binds, for callers that only want the name.
+pub fn binding(sized: &Sized) -> Option<Binding> {
+    match sized {
+        Sized::Known(found) | Sized::Unreachable(found) => Some(found.binding),
+        Sized::Unknown => None,
+    }
+}
+
+/// Parameters of the iteration-time model as the fit's prior.
+pub fn stated(alpha: f64, beta: f64, gamma: f64) -> Option<Coefficients> {
+    let usable = |value: f64| value.is_finite() && value >= 0.0;
+    (alpha > 0.0 && [alpha, beta, gamma].into_iter().all(usable))
+        .then_some(Coefficients { a: alpha, b: beta, c: beta, d: gamma })
+}
