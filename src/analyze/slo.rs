@@ -29,6 +29,8 @@ use fit::{Coefficients, Fit, Operation};
 const STARTUP_MS: i64 = 120_000;
 /// Bounds of what is believed as a start-up time, ms.
 const STARTUP_RANGE_MS: (i64, i64) = (10_000, 900_000);
+/// Starts that are waited for at once, for one variant.
+const STARTS_MAX: usize = 64;
 /// Least time between two observations of a replica, ms: shorter ones are noise.
 const OBSERVE_MS: i64 = 2_000;
 /// Tokens that an observation must rest on.
@@ -65,6 +67,10 @@ pub struct ReplicaTotals {
     pub inside: f64,
     /// Of those, waiting.
     pub waiting: f64,
+    /// Prompts processed.
+    pub prompts: f64,
+    /// Requests whose generated length is known, and the sum of those lengths.
+    pub generated: (f64, f64),
     /// Prompt tokens processed.
     pub prompt_tokens: f64,
     /// Of those, found in the prefix cache.
@@ -86,8 +92,12 @@ pub struct VariantMemory {
     pub fit: Fit,
     kv_capacity: f64,
     startup_ms: Option<i64>,
-    /// When more replicas were wanted than reported, and how many reported then.
-    asked: Option<(TimeMs, u32)>,
+    wanted: Option<u32>,
+    /// When the replicas that have not shown themselves yet were wanted, oldest first.
+    starts: VecDeque<TimeMs>,
+    most_running: f64,
+    /// Most sequences that run together, as learned; 0 when not known.
+    max_seqs: f64,
 }
 
 impl VariantMemory {
@@ -101,18 +111,43 @@ impl VariantMemory {
         self.startup_ms.is_some()
     }
 
-    /// Notes how many replicas are wanted and how many report, to learn how long a start takes.
-    pub fn note_replicas(&mut self, at: TimeMs, wanted: u32, reporting: u32) {
-        match self.asked {
-            Some((since, before)) if reporting > before => {
-                let took_ms = at.since(since).clamp(STARTUP_RANGE_MS.0, STARTUP_RANGE_MS.1);
-                // Halfway to the newest: a few starts are enough, one odd one is not.
-                self.startup_ms = Some(self.startup_ms.map_or(took_ms, |old| (old + took_ms) / 2));
-                self.asked = (wanted > reporting).then_some((at, reporting));
+    /// Notes how many replicas are wanted: each one more is a start that is waited for, each one fewer
+    /// takes back the newest.
+    fn note_wanted(&mut self, at: TimeMs, wanted: u32) {
+        let before = self.wanted.replace(wanted).unwrap_or(wanted);
+        for _ in before..wanted.min(before + STARTS_MAX as u32) {
+            if self.starts.len() == STARTS_MAX {
+                self.starts.pop_front();
             }
-            Some((_, before)) if wanted <= reporting || reporting < before => self.asked = None,
-            None if wanted > reporting => self.asked = Some((at, reporting)),
-            _ => {}
+            self.starts.push_back(at);
+        }
+        for _ in wanted..before {
+            self.starts.pop_back();
+        }
+    }
+
+    /// Notes that a new replica has shown itself: the oldest start that was waited for has ended.
+    fn note_started(&mut self, at: TimeMs) {
+        let Some(since) = self.starts.pop_front() else { return };
+        let took_ms = at.since(since).clamp(STARTUP_RANGE_MS.0, STARTUP_RANGE_MS.1);
+        self.startup_ms = Some(match self.startup_ms {
+            // A longer start is believed at once, a shorter one by and by.
+            Some(old) if took_ms < old => old - (old - took_ms) / 4,
+            _ => took_ms,
+        });
+    }
+
+    /// Learns how many sequences run together at most: a replica that keeps requests waiting while it runs
+    /// the same number, with room in its cache, runs all it may.
+    fn note_sequences(&mut self, before: &ReplicaTotals, now: &ReplicaTotals) {
+        let running = now.inside - now.waiting;
+        self.most_running = self.most_running.max(running);
+        let stuck = before.waiting >= 1.0 && now.waiting >= 1.0 && running == before.inside - before.waiting;
+        let has_room = now.kv_capacity <= 0.0 || now.kv_tokens < 0.85 * now.kv_capacity;
+        if stuck && has_room && running >= 8.0 && running >= self.most_running {
+            self.max_seqs = running;
+        } else if running > self.max_seqs {
+            self.max_seqs = 0.0;
         }
     }
 }
@@ -129,10 +164,48 @@ pub struct ModelMemory {
     at: Option<TimeMs>,
     /// Rates to be ready for, over the longest start-up time, each larger than all after it.
     needs: VecDeque<(TimeMs, f64)>,
+    prompts: Spread,
+    outputs: Spread,
     growth: f64,
     growth_bin: i64,
     /// Arrivals less than none so far: samples of different moments; later ones make up for it.
     debt: f64,
+}
+
+/// Spread of a length, from sums over intervals: a sum of `k` lengths deviates from `k` means by about
+/// `sqrt(k)` standard deviations.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Spread {
+    count: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Spread {
+    /// Factor by which old intervals count less with each new one.
+    const FADE: f64 = 0.995;
+    /// Lengths that must have been seen.
+    const COUNT_MIN: f64 = 50.0;
+
+    fn note(&mut self, count: f64, sum: f64) {
+        if !(count >= 1.0 && sum >= 0.0 && sum.is_finite()) {
+            return;
+        }
+        let mean = if self.count > 0.0 { self.sum / self.count } else { sum / count };
+        let deviation = sum - count * mean;
+        self.count = self.count * Self::FADE + count;
+        self.sum = self.sum * Self::FADE + sum;
+        self.squares = self.squares * Self::FADE + deviation * deviation;
+    }
+
+    /// Squared coefficient of variation, within what is plausible; a common one while too little is known.
+    fn cv2(&self) -> f64 {
+        if self.count < Self::COUNT_MIN || self.sum <= 0.0 {
+            return 1.5;
+        }
+        let mean = self.sum / self.count;
+        (self.squares / self.count / (mean * mean)).clamp(0.1, 20.0)
+    }
 }
 
 /// What one model shows now.
@@ -168,8 +241,17 @@ pub struct Demand {
 }
 
 impl ModelMemory {
-    /// Takes in what the model shows now. What was taken in before changes nothing.
-    pub fn observe(&mut self, shown: &Shown<'_>, variants: &mut [VariantMemory]) {
+    /// Takes in what the model shows now, with the replicas last wanted of each variant. What was taken in
+    /// before changes nothing.
+    pub fn observe(
+        &mut self,
+        shown: &Shown<'_>,
+        wanted: impl Iterator<Item = u32>,
+        variants: &mut [VariantMemory],
+    ) {
+        for (variant, wanted) in variants.iter_mut().zip(wanted) {
+            variant.note_wanted(shown.at, wanted);
+        }
         let first = *self.first.get_or_insert(shown.at);
         let settled = shown.at.since(first) >= SETTLED_MS;
         let mut arrived = shown.held_back - self.held_back;
@@ -180,11 +262,18 @@ impl ModelMemory {
                 None if settled => now.finished_before + now.finished + now.inside,
                 None => 0.0,
             };
-            if let (Some(before), Some(variant)) = (before, variants.get_mut(now.variant as usize)) {
-                if now.at.since(before.at) < OBSERVE_MS {
-                    continue;
+            let Some(variant) = variants.get_mut(now.variant as usize) else { continue };
+            match before {
+                None if settled => variant.note_started(now.at),
+                Some(before) if now.at.since(before.at) >= OBSERVE_MS => {
+                    variant.note_sequences(before, now);
+                    learn(variant, before, now);
+                    self.prompts.note(now.prompts - before.prompts, now.prompt_tokens - before.prompt_tokens);
+                    let generated =
+                        (now.generated.0 - before.generated.0, now.generated.1 - before.generated.1);
+                    self.outputs.note(generated.0, generated.1);
                 }
-                learn(variant, before, now);
+                _ => {}
             }
         }
         // A replica's last counts stay while its next sample is due, and until it has gone.
@@ -218,7 +307,8 @@ impl ModelMemory {
             .iter()
             .fold((0.0, 0.0), |(p, c), replica| (p + replica.prompt_tokens, c + replica.cached_tokens));
         let hit = if prompts > 0.0 { (cached / prompts).clamp(0.0, 0.95) } else { 0.0 };
-        let now = Shape { computed: prompt * (1.0 - hit), prompt, output };
+        let (prompt_cv2, output_cv2) = (self.prompts.cv2(), self.outputs.cv2());
+        let now = Shape { computed: prompt * (1.0 - hit), prompt, output, prompt_cv2, output_cv2 };
         let passed_ms = self.shape_at.map_or(f64::INFINITY, |at| shown.at.since(at) as f64);
         if passed_ms <= 0.0 {
             return;
@@ -232,6 +322,8 @@ impl ModelMemory {
                     computed: blend(old.computed, now.computed),
                     prompt: blend(old.prompt, now.prompt),
                     output: blend(old.output, now.output),
+                    prompt_cv2,
+                    output_cv2,
                 }
             }
         });
@@ -251,6 +343,7 @@ impl ModelMemory {
         if !variant.fit.is_trusted() {
             return Sized::Unknown;
         }
+        let max_seqs = if variant.max_seqs > 0.0 { variant.max_seqs } else { max_seqs };
         let limits = Limits { ttft_ms, itl_ms, kv_tokens: variant.kv_capacity, max_seqs };
         match capacity(&time, &shape, &limits) {
             Some(found) => Sized::Known(found),

@@ -64,9 +64,8 @@ pub(super) fn look_ahead(
     scratch: &mut Foresight<'_>,
 ) -> Result<Demand, Unknown> {
     let at = scratch.counted.iter().map(|replica| replica.at).max().ok_or(Unknown::ArrivalRate)?;
-    for ((memory, variant), observed) in scratch.memories.iter_mut().zip(planned).zip(scratch.observed) {
+    for (memory, variant) in scratch.memories.iter_mut().zip(planned) {
         memory.fit.state(prior(variant.config));
-        memory.note_replicas(at, variant.state.desired.unwrap_or(variant.state.current), observed.reporting);
     }
     let shown = Shown {
         replicas: scratch.counted,
@@ -74,7 +73,8 @@ pub(super) fn look_ahead(
         request: scratch.tokens.map(|tokens| (tokens.input, tokens.output)),
         at,
     };
-    model.observe(&shown, scratch.memories);
+    let wanted = planned.iter().map(|variant| variant.state.desired.unwrap_or(variant.state.current));
+    model.observe(&shown, wanted, scratch.memories);
     scratch.sized.clear();
     let mut has_targets = false;
     for (memory, variant) in scratch.memories.iter().zip(planned) {
@@ -102,7 +102,13 @@ pub(super) fn look_ahead(
         .filter_map(|(sized, variant)| known(sized).map(|c| c.rate_per_s * f64::from(variant.state.current)))
         .sum();
     let horizon_ms = scratch.memories.iter().map(VariantMemory::startup_ms).max().unwrap_or_default();
-    Ok(model.demand(horizon_ms, carried_per_s, residence_s))
+    let d = model.demand(horizon_ms, carried_per_s, residence_s);
+    if std::env::var_os("SIM_DEBUG").is_some() {
+        let inside: f64 = scratch.counted.iter().map(|r| r.inside).sum();
+        let waiting: f64 = scratch.counted.iter().map(|r| r.waiting).sum();
+        eprintln!("DBG t={:.0} arr={:.2} tr={:.2} gr={:.2} no={:.2} bl={:.2} need={:.2} H={} cap={:?} fit={:?} shape={:?} pods={} rep={} inside={inside} wait={waiting}", (at.0-1_767_225_600_000) as f64/1000.0, d.arriving_per_s, d.trend_per_s, d.growth_per_s, d.noise_per_s, d.backlog_per_s, d.ready_for_per_s, d.horizon_ms/1000, scratch.sized[0], scratch.memories[0].fit.coefficients(), model.shape(), planned[0].state.current, scratch.observed[0].reporting);
+    }
+    Ok(d)
 }
 
 /// Parameters of the iteration-time model that the object states, as a start.

@@ -323,6 +323,8 @@ fn totals_of(
         finished_before: readings.get(RequestsFinished).map_or(0.0, |reading| reading.before),
         inside: readings.value(RequestsRunning).unwrap_or(0.0) + waiting.value,
         waiting: waiting.value,
+        prompts: total(TimeToFirstTokenCount),
+        generated: (total(RequestGenerationTokensCount), total(RequestGenerationTokensSum)),
         prompt_tokens: total(PromptTokens),
         cached_tokens: total(PrefixCacheHits),
         itl_sum_ms: total(InterTokenLatencySum),

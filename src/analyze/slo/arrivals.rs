@@ -143,7 +143,8 @@ impl Arrivals {
         }
         let minute = |end: usize| sums[end] - sums[end - MINUTE];
         scratch.clear();
-        let mut at = MINUTE;
+        // The first bins of a stream are those in which it began.
+        let mut at = MINUTE + 4;
         while at + horizon <= closed {
             let before = minute(at);
             let ends = (at + STEP..=at + horizon).step_by(STEP);

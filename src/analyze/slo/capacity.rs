@@ -7,15 +7,12 @@
 
 use super::fit::Coefficients;
 
-/// Share of the ITL target that the mean iteration may take: the rest is for requests whose neighbours
-/// have long prompts.
-const ITL_SHARE: f64 = 0.85;
-/// Share of the KV cache that the mean load may fill before admission stalls on its fluctuations.
-const KV_SHARE: f64 = 0.85;
+/// Standard deviations by which a mean may be exceeded: 99 % of a normal law lie below.
+const SIGMAS: f64 = 2.33;
+/// Share of the KV cache and of the sequences that the load and its fluctuations may fill.
+const ROOM_SHARE: f64 = 0.95;
 /// Largest share of the engine's time that is work: beyond it any burst becomes a queue.
 const WORK_MAX: f64 = 0.92;
-/// Squared coefficient of variation of prompt work: prompts are heavy-tailed in every published trace.
-const PROMPT_CV2: f64 = 2.0;
 /// The 99th percentile of an exponential wait over its mean.
 const P99_OVER_MEAN: f64 = 4.605;
 /// Halvings of the interval in which the capacity lies.
@@ -30,6 +27,10 @@ pub struct Shape {
     pub prompt: f64,
     /// Generated tokens.
     pub output: f64,
+    /// Squared coefficient of variation of the prompt tokens.
+    pub prompt_cv2: f64,
+    /// Squared coefficient of variation of the generated tokens.
+    pub output_cv2: f64,
 }
 
 /// Limits of one replica and the targets.
@@ -110,22 +111,35 @@ fn residence_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
 
 /// The limit that `rate_per_s` breaks first, if any.
 fn violated(time: &Coefficients, shape: &Shape, limits: &Limits, rate_per_s: f64) -> Option<Binding> {
-    let iteration = iteration_ms(time, shape, rate_per_s);
-    if limits.itl_ms > 0.0 && iteration > ITL_SHARE * limits.itl_ms && shape.output > 1.5 {
+    if limits.itl_ms > 0.0 && shape.output > 1.5 && itl_p99_ms(time, shape, rate_per_s) > limits.itl_ms {
         return Some(Binding::Itl);
     }
-    let sequences = rate_per_s * residence_ms(time, shape, rate_per_s) / 1000.0;
-    if limits.max_seqs > 0.0 && sequences > KV_SHARE * limits.max_seqs {
+    // Requests inside are about Poisson, and so are their tokens with the spread of their lengths.
+    let inside = rate_per_s * residence_ms(time, shape, rate_per_s) / 1000.0;
+    if limits.max_seqs > 0.0 && inside + SIGMAS * inside.sqrt() > ROOM_SHARE * limits.max_seqs {
         return Some(Binding::Sequences);
     }
-    let resident = sequences * (shape.prompt + shape.output / 2.0);
-    if limits.kv_tokens > 0.0 && resident > KV_SHARE * limits.kv_tokens {
+    // A request that generates long stays long, so what is seen inside is longer than what arrives.
+    let held = shape.prompt + shape.output * (1.0 + shape.output_cv2) / 2.0;
+    let spread = (inside * (1.0 + shape.prompt_cv2)).sqrt();
+    if limits.kv_tokens > 0.0 && (inside + SIGMAS * spread) * held > ROOM_SHARE * limits.kv_tokens {
         return Some(Binding::Kv);
     }
     if limits.ttft_ms > 0.0 && ttft_p99_ms(time, shape, rate_per_s) > limits.ttft_ms {
         return Some(Binding::Ttft);
     }
     None
+}
+
+/// 99th percentile of a request's mean time per output token: the mean iteration, and what the prompts that
+/// happen to be computed during its life add. Those are a compound Poisson process, so over a life of `L`
+/// their work has the standard deviation `c P sqrt(lambda L (1 + cv^2))`.
+fn itl_p99_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
+    let mean_ms = iteration_ms(time, shape, rate_per_s);
+    let life_ms = (shape.output * mean_ms).max(1.0);
+    let work_ms = time.c * shape.computed;
+    let deviation = work_ms * (rate_per_s / 1000.0 * (1.0 + shape.prompt_cv2) / life_ms).sqrt();
+    mean_ms * (1.0 + SIGMAS * deviation)
 }
 
 /// 99th percentile of the time to first token: the prompts ahead form a queue with one server, whose speed
@@ -139,8 +153,9 @@ fn ttft_p99_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
     if busy >= 1.0 {
         return f64::INFINITY;
     }
-    let wait_ms = busy * service_ms * (1.0 + PROMPT_CV2) / (2.0 * (1.0 - busy));
-    iteration_ms(time, shape, rate_per_s) + service_ms + wait_ms * P99_OVER_MEAN
+    let wait_ms = busy * service_ms * (1.0 + shape.prompt_cv2) / (2.0 * (1.0 - busy));
+    let own_ms = service_ms * (1.0 + shape.prompt_cv2.sqrt());
+    iteration_ms(time, shape, rate_per_s) + own_ms.max(wait_ms * P99_OVER_MEAN) + service_ms
 }
 
 #[cfg(test)]
@@ -148,7 +163,7 @@ mod tests {
     use super::*;
 
     const TIME: Coefficients = Coefficients { a: 16.5, b: 0.05, c: 0.075, d: 0.00013 };
-    const SHAPE: Shape = Shape { computed: 500.0, prompt: 500.0, output: 200.0 };
+    const SHAPE: Shape = Shape { computed: 500.0, prompt: 500.0, output: 200.0, prompt_cv2: 1.0, output_cv2: 1.0 };
     const LIMITS: Limits = Limits { ttft_ms: 2000.0, itl_ms: 60.0, kv_tokens: 41_408.0, max_seqs: 256.0 };
 
     #[test]
