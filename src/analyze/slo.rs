@@ -35,6 +35,10 @@ const STARTS_MAX: usize = 64;
 const OBSERVE_MS: i64 = 2_000;
 /// Tokens that an observation must rest on.
 const OBSERVE_TOKENS: f64 = 20.0;
+/// Least span that the fit learns from when prompts enough ended in it, and the span that is always enough.
+const LEARN_MS: (i64, i64) = (10_000, 60_000);
+/// Prompts that are enough for the shorter span.
+const LEARN_PROMPTS: f64 = 20.0;
 /// Time constant of the request shape, ms.
 const SHAPE_MS: f64 = 180_000.0;
 /// A pod that appears this long after the model was first seen is new; what it counted came since.
@@ -83,6 +87,8 @@ pub struct ReplicaTotals {
     pub kv_tokens: f64,
     /// Size of the KV cache, tokens; 0 when not known.
     pub kv_capacity: f64,
+    /// Sum and number of the KV readings since the fit last learned from it.
+    pub kv_readings: (f64, f64),
 }
 
 /// What is remembered of one variant.
@@ -157,6 +163,8 @@ impl VariantMemory {
 pub struct ModelMemory {
     arrivals: Arrivals,
     replicas: Vec<ReplicaTotals>,
+    /// The replicas as they were when the fit last learned from them.
+    learned: Vec<ReplicaTotals>,
     held_back: f64,
     shape: Option<Shape>,
     shape_at: Option<TimeMs>,
@@ -267,7 +275,6 @@ impl ModelMemory {
                 None if settled => variant.note_started(now.at),
                 Some(before) if now.at.since(before.at) >= OBSERVE_MS => {
                     variant.note_sequences(before, now);
-                    learn(variant, before, now);
                     self.prompts.note(now.prompts - before.prompts, now.prompt_tokens - before.prompt_tokens);
                     let generated =
                         (now.generated.0 - before.generated.0, now.generated.1 - before.generated.1);
@@ -297,7 +304,30 @@ impl ModelMemory {
             self.debt += arrived;
         }
         self.note_shape(shown);
+        self.learn(shown, variants);
         self.at = self.at.max(Some(shown.at));
+    }
+
+    /// Lets the fits take in the replicas whose span since the last time is long enough: prompts are counted
+    /// when they end, so that over a short span a long one would count where it was not computed.
+    fn learn(&mut self, shown: &Shown<'_>, variants: &mut [VariantMemory]) {
+        self.learned.retain(|old| shown.replicas.iter().any(|now| now.id == old.id));
+        for now in shown.replicas {
+            let Some(old) = self.learned.iter_mut().find(|old| old.id == now.id) else {
+                self.learned.push(*now);
+                continue;
+            };
+            old.kv_readings = (old.kv_readings.0 + now.kv_tokens, old.kv_readings.1 + 1.0);
+            let (span_ms, prompts) = (now.at.since(old.at), now.prompts - old.prompts);
+            let is_long = span_ms >= LEARN_MS.1 || span_ms >= LEARN_MS.0 && prompts >= LEARN_PROMPTS;
+            if !is_long {
+                continue;
+            }
+            if let Some(variant) = variants.get_mut(now.variant as usize) {
+                learn(variant, old, now);
+            }
+            *old = *now;
+        }
     }
 
     fn note_shape(&mut self, shown: &Shown<'_>) {
@@ -430,7 +460,7 @@ fn learn(variant: &mut VariantMemory, before: &ReplicaTotals, now: &ReplicaTotal
         // The times of all sequences add up to the time-average of how many there were.
         sequences: times_ms / span_ms,
         prompt_tokens: computed * iteration_ms / span_ms,
-        kv_tokens: (now.kv_tokens + before.kv_tokens) / 2.0,
+        kv_tokens: before.kv_readings.0 / before.kv_readings.1.max(1.0),
     };
     variant.fit.observe(&operation, iteration_ms);
 }

@@ -331,6 +331,7 @@ fn totals_of(
         itl_count: total(InterTokenLatencyCount),
         kv_tokens: kv.value * capacity,
         kv_capacity: capacity,
+        kv_readings: (0.0, 0.0),
     }
 }
 

@@ -66,6 +66,14 @@ impl Engine {
             scratch.plan.clear();
             scratch.plan.extend_from_slice(&scratch.saturation);
         }
+        if seen.fallback == Some(Unknown::Learning) {
+            // Until a replica's capacity is known, nobody knows that fewer would do.
+            for ((count, cause), state) in scratch.plan.iter_mut().zip(&scratch.states) {
+                if *count < state.current {
+                    (*count, *cause) = (state.current, Cause::HoldInput);
+                }
+            }
+        }
         seen
     }
 

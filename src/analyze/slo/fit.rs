@@ -149,8 +149,8 @@ impl Fit {
             right[index] += precision * scale;
         }
         let Some(mut solution) = solve4(matrix, right) else { return };
-        // A negative coefficient is chance; what it should explain goes to the base.
-        solution.iter_mut().for_each(|value| *value = value.max(0.05 * scale));
+        // A coefficient far from the prior's ratio is chance: the regressors move together.
+        solution.iter_mut().for_each(|value| *value = value.clamp(0.25 * scale, 4.0 * scale));
         let fitted = Coefficients {
             a: solution[0],
             b: solution[1] * ratios[0],
