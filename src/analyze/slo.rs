@@ -45,12 +45,11 @@ const SHAPE_MS: f64 = 180_000.0;
 const SETTLED_MS: i64 = 60_000;
 /// Standard deviations of the load's own noise to be ready for.
 const NOISE_SIGMAS: f64 = 1.0;
-/// Standard errors by which a short rate must exceed a long one to be taken for a rise.
-const RISE_SIGMAS: f64 = 1.0;
-/// Quantile of the growth within a start-up time, as seen before, to be ready for.
-const GROWTH_SHARE: f64 = 0.9;
-/// Largest growth that is prepared for.
-const GROWTH_MAX: f64 = 2.0;
+/// Share of the surges seen before to be ready for.
+const SURGE_SHARE: f64 = 0.9;
+/// Largest surge that is prepared for.
+const SURGE_MAX: f64 = 3.0;
+fn env(n: &str, d: f64) -> f64 { std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d) }
 /// Time in which a queue that will still be there when new replicas start is to be gone, ms.
 const DRAIN_MS: f64 = 60_000.0;
 
@@ -174,8 +173,8 @@ pub struct ModelMemory {
     needs: VecDeque<(TimeMs, f64)>,
     prompts: Spread,
     outputs: Spread,
-    growth: f64,
-    growth_bin: i64,
+    surge: Option<f64>,
+    surge_bin: i64,
     /// Arrivals less than none so far: samples of different moments; later ones make up for it.
     debt: f64,
 }
@@ -386,24 +385,29 @@ impl ModelMemory {
     }
 
     /// The rate to be ready for. `carried_per_s` is what the replicas that run or start will carry together
-    /// and `residence_s` how long a request stays in one.
-    pub fn demand(&mut self, horizon_ms: i64, carried_per_s: f64, residence_s: f64) -> Demand {
+    /// and `patience_s` over how long a surge may be averaged: what a request spends in a
+    /// replica and may wait.
+    pub fn demand(&mut self, horizon_ms: i64, carried_per_s: f64, patience_s: f64) -> Demand {
         let at = self.at.unwrap_or(TimeMs::MIN);
         let arrivals = &self.arrivals;
-        let (long, short) = (arrivals.rate_per_s(12), arrivals.rate_per_s(3));
         let dispersion = arrivals.dispersion();
-        let short_error = (dispersion * short / (3.0 * BIN_MS as f64 / 1000.0)).sqrt();
-        let arriving = long.max(short - RISE_SIGMAS * short_error);
+        let arriving = arrivals.arriving_per_s(0, dispersion);
         let horizon_s = horizon_ms as f64 / 1000.0;
         let trend = arrivals.trend();
         let rise = (trend.slope_per_s2 - trend.error_per_s2).max(0.0) * horizon_s;
+        let noise = env("SLO_SIGMAS", NOISE_SIGMAS) * (dispersion * arriving / patience_s.max(5.0)).sqrt();
         let bin = at.0.div_euclid(BIN_MS);
-        if bin != self.growth_bin {
-            self.growth = arrivals.growth(horizon_ms, GROWTH_SHARE, &mut Vec::new()).min(GROWTH_MAX);
-            self.growth_bin = bin;
+        if bin != self.surge_bin {
+            let window = (patience_s * 1000.0 / BIN_MS as f64).round() as usize;
+            self.surge = arrivals.surge(horizon_ms, window, env("SLO_SHARE", SURGE_SHARE), dispersion);
+            self.surge_bin = bin;
         }
-        let growth = (arriving * (self.growth.max(1.0) - 1.0) - rise).max(0.0);
-        let noise = NOISE_SIGMAS * (dispersion * arriving / residence_s.max(5.0)).sqrt();
+        let surge = match self.surge {
+            Some(surge) => arriving * (surge.min(env("SLO_MAX", SURGE_MAX)) - 1.0),
+            None => noise,
+        };
+        let growth = (surge - rise).max(0.0);
+        let noise = 0.0;
         let waiting: f64 = self.replicas.iter().map(|replica| replica.waiting).sum::<f64>() + self.held_back;
         // What the replicas that are there or starting do not work off until new ones could help.
         let left = waiting - (carried_per_s - arriving).max(0.0) * horizon_s;

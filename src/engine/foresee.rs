@@ -76,11 +76,12 @@ pub(super) fn look_ahead(
     let wanted = planned.iter().map(|variant| variant.state.desired.unwrap_or(variant.state.current));
     model.observe(&shown, wanted, scratch.memories);
     scratch.sized.clear();
-    let mut has_targets = false;
+    let (mut has_targets, mut patience_ms) = (false, 0.0_f64);
     for (memory, variant) in scratch.memories.iter().zip(planned) {
         let targets = targets(variant.config, config);
         has_targets |= targets.is_some();
         let targets = targets.unwrap_or_default();
+        patience_ms = targets.ttft_ms.max(patience_ms);
         let most = own_profile(variant.config).map_or(0.0, |profile| f64::from(profile.max_batch));
         scratch.sized.push(model.capacity(memory, targets.ttft_ms, targets.itl_ms, most));
     }
@@ -102,7 +103,7 @@ pub(super) fn look_ahead(
         .filter_map(|(sized, variant)| known(sized).map(|c| c.rate_per_s * f64::from(variant.state.current)))
         .sum();
     let horizon_ms = scratch.memories.iter().map(VariantMemory::startup_ms).max().unwrap_or_default();
-    let d = model.demand(horizon_ms, carried_per_s, residence_s);
+    let d = model.demand(horizon_ms, carried_per_s, residence_s + patience_ms / 1000.0);
     if std::env::var_os("SIM_DEBUG").is_some() {
         let inside: f64 = scratch.counted.iter().map(|r| r.inside).sum();
         let waiting: f64 = scratch.counted.iter().map(|r| r.waiting).sum();

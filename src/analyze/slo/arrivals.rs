@@ -15,6 +15,15 @@ const BINS_MAX: usize = 720;
 const SPREAD_BINS: usize = 120;
 /// Bins that are averaged to one value when the spread is measured.
 const SPREAD_GROUP: usize = 3;
+/// Bins of the long and the short mean: a minute and 15 s.
+const LONG_BINS: usize = 12;
+const SHORT_BINS: usize = 3;
+/// Bins between two beginnings whose surge is looked at.
+const SURGE_STEP: usize = 3;
+/// Surges that must have been seen.
+const SURGES_MIN: usize = 12;
+/// Requests of a minute below which its surge says nothing.
+const REQUESTS_MIN: f64 = 10.0;
 /// Bins of the window over which the trend is fitted: four minutes.
 const TREND_BINS: usize = 48;
 
@@ -126,41 +135,58 @@ impl Arrivals {
         Trend { slope_per_s2: slope, error_per_s2: (rest / (n - 2.0) / spread).sqrt() }
     }
 
-    /// How much larger the load has become within `horizon_ms`, as seen over the last hour: the
-    /// `share`-quantile of (highest one-minute rate within the horizon) / (one-minute rate before it).
-    /// 1 while too little is known.
-    pub fn growth(&self, horizon_ms: i64, share: f64, scratch: &mut Vec<f64>) -> f64 {
-        const MINUTE: usize = (60_000 / BIN_MS) as usize;
-        const STEP: usize = 6;
+    /// Rate that arrives, as of `back` full bins ago: the minute's mean, or that of the last 15 s where it
+    /// is higher by more than its error.
+    pub fn arriving_per_s(&self, back: usize, dispersion: f64) -> f64 {
+        let mean = |bins: usize| {
+            let (sum, count) = self
+                .closed()
+                .skip(back)
+                .take(bins)
+                .fold((0.0, 0.0), |(sum, n), bin| (sum + bin.max(0.0), n + 1.0));
+            if count == 0.0 { 0.0 } else { sum * 1000.0 / (count * BIN_MS as f64) }
+        };
+        let (long, short) = (mean(LONG_BINS), mean(SHORT_BINS));
+        let error = (dispersion * short / (SHORT_BINS as f64 * BIN_MS as f64 / 1000.0)).sqrt();
+        long.max(short - error)
+    }
+
+    /// How much more than the rate that arrives was needed within `horizon_ms`, as seen over the last hour:
+    /// the `share`-quantile of (highest rate of any `window` bins within the horizon) over (rate at its
+    /// beginning). `None` while too little is known.
+    pub fn surge(&self, horizon_ms: i64, window: usize, share: f64, dispersion: f64) -> Option<f64> {
         let closed = self.bins.len().saturating_sub(1);
-        let horizon = (horizon_ms / BIN_MS) as usize;
-        if closed < MINUTE + horizon + 4 * STEP {
-            return 1.0;
+        let (horizon, window) = ((horizon_ms / BIN_MS) as usize, window.clamp(1, LONG_BINS));
+        // The first bins of a stream are those in which it began.
+        let first = 4 + LONG_BINS;
+        if closed < first + horizon + SURGES_MIN * SURGE_STEP {
+            return None;
         }
         let mut sums = vec![0.0; closed + 1];
         for index in 0..closed {
             sums[index + 1] = sums[index] + self.bins[index].max(0.0);
         }
-        let minute = |end: usize| sums[end] - sums[end - MINUTE];
-        scratch.clear();
-        // The first bins of a stream are those in which it began.
-        let mut at = MINUTE + 4;
+        let rate = |end: usize, bins: usize| {
+            (sums[end] - sums[end - bins]) * 1000.0 / (bins as f64 * BIN_MS as f64)
+        };
+        let mut ratios = Vec::with_capacity(closed / SURGE_STEP);
+        let mut at = first;
         while at + horizon <= closed {
-            let before = minute(at);
-            let ends = (at + STEP..=at + horizon).step_by(STEP);
-            let peak = ends.map(minute).fold(0.0, f64::max);
-            // A handful of requests says nothing about growth.
-            if before >= 10.0 {
-                scratch.push(peak / before);
+            let short = rate(at, SHORT_BINS);
+            let error = (dispersion * short / (SHORT_BINS as f64 * BIN_MS as f64 / 1000.0)).sqrt();
+            let arriving = rate(at, LONG_BINS).max(short - error);
+            // A handful of requests says nothing.
+            if arriving * (LONG_BINS as i64 * BIN_MS) as f64 / 1000.0 >= REQUESTS_MIN {
+                let peak = (at + 1..=at + horizon).map(|end| rate(end, window)).fold(0.0, f64::max);
+                ratios.push(peak / arriving);
             }
-            at += STEP;
+            at += SURGE_STEP;
         }
-        if scratch.len() < 4 {
-            return 1.0;
+        if ratios.len() < SURGES_MIN {
+            return None;
         }
-        scratch.sort_unstable_by(f64::total_cmp);
-        let index = ((scratch.len() as f64 * share) as usize).min(scratch.len() - 1);
-        scratch[index].max(1.0)
+        ratios.sort_unstable_by(f64::total_cmp);
+        Some(ratios[((ratios.len() as f64 * share) as usize).min(ratios.len() - 1)].max(1.0))
     }
 }
 
@@ -182,7 +208,7 @@ mod tests {
         assert!((arrivals.rate_per_s(12) - 4.0).abs() < 1e-9);
         assert!(arrivals.trend().slope_per_s2.abs() < 1e-9);
         assert_eq!(arrivals.dispersion(), 1.0);
-        assert!((arrivals.growth(110_000, 0.9, &mut Vec::new()) - 1.0).abs() < 1e-9);
+        assert!((arrivals.surge(110_000, 3, 0.9, 1.0).unwrap() - 1.0).abs() < 1e-9);
     }
 
     #[test]
@@ -194,7 +220,7 @@ mod tests {
         }
         let trend = arrivals.trend();
         assert!((trend.slope_per_s2 - 0.01).abs() < 1e-6, "{trend:?}");
-        assert!(arrivals.growth(110_000, 0.5, &mut Vec::new()) > 1.05);
+        assert!(arrivals.surge(110_000, 3, 0.5, 1.0).unwrap() > 1.05);
     }
 
     #[test]
