@@ -76,6 +76,10 @@ pub enum TargetKind {
 }
 
 impl TargetKind {
+    /// All kinds.
+    pub const ALL: [TargetKind; 3] =
+        [TargetKind::Deployment, TargetKind::StatefulSet, TargetKind::LeaderWorkerSet];
+
     /// The Kubernetes kind.
     pub fn as_str(self) -> &'static str {
         match self {

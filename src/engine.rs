@@ -17,6 +17,7 @@
 //!   recomputation of everything, under random event orders.
 //! * Recomputing without a change changes nothing.
 
+mod change;
 mod decide;
 mod foresee;
 mod ingest;
@@ -43,6 +44,7 @@ use crate::publish::{Board, Cause, Direction, Entry, Unmatched};
 use crate::series::classify::Unused;
 use crate::series::dialect::Dialects;
 use crate::units::TimeMs;
+use ahash::AHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Store, SubjectId};
@@ -132,6 +134,8 @@ pub struct Engine {
     unjoined: Vec<SubjectId>,
     unused: BTreeMap<Unused, u64>,
     unmatched_changed: bool,
+    /// By namespace: models of pods that belong to no variant; not known after `unmatched_changed`.
+    models_unmatched: Option<AHashMap<Arc<str>, BTreeSet<Arc<str>>>>,
     scalings: Vec<Scaling>,
     problems: Arc<[Problem]>,
     configured: bool,
@@ -165,6 +169,7 @@ impl Engine {
             unjoined: Vec::new(),
             unused: BTreeMap::new(),
             unmatched_changed: false,
+            models_unmatched: None,
             scalings: Vec::new(),
             problems: Arc::from([]),
             configured: false,
@@ -226,6 +231,9 @@ impl Engine {
     /// Recomputes what was touched or is due and returns the new board if a reader can see a change.
     pub fn publish(&mut self) -> Option<Arc<Board>> {
         self.join_pending();
+        if self.unmatched_changed {
+            self.models_unmatched = None;
+        }
         while let Some(&(deadline, model)) = self.deadlines.first() {
             if deadline > self.stream {
                 break;
@@ -382,6 +390,7 @@ impl Engine {
 
     /// Joins the replicas that are new or whose owner became known.
     fn join_pending(&mut self) {
+        let mut namespaces = BTreeSet::new();
         for id in std::mem::take(&mut self.unjoined) {
             let Some(replica) = self.store.replicas.get_mut(id as usize) else { continue };
             replica.join_due = false;
@@ -411,9 +420,10 @@ impl Engine {
                 }
             }
             self.store.replicas[id as usize].join = join;
-            if let Some(namespace) = namespace {
-                self.touch_namespace(&namespace);
-            }
+            namespaces.extend(namespace);
+        }
+        for namespace in namespaces {
+            self.touch_namespace(&namespace);
         }
     }
 

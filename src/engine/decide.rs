@@ -1,6 +1,7 @@
 //! Recomputes one model: observed load and replica state in, one decision per variant out.
 
 use super::Engine;
+use super::change::hold_beside_a_change;
 use super::observe::{Observed, observe, scheduler_queue};
 use super::plan::{DemandSeen, capacity_per_s};
 use super::topology::{ModelId, VariantId};
@@ -12,6 +13,8 @@ use crate::limits::{TRANSITION_MAX_MS, WARM_UP_MS};
 use crate::optimize::enforcer::{Enforced, enforce};
 use crate::publish::{Cause, CurrentFrom, Decision, Entry, Evidence, Fault, NextReplica};
 use crate::units::TimeMs;
+use ahash::AHashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Load below which a capacity per replica is not extrapolated from it.
@@ -54,14 +57,16 @@ impl Engine {
         let (config, key) = (model.config.clone(), model.key.clone());
         let scheduler = scheduler_queue(&self.store, &model.schedulers, self.stream);
         let mut deadline = scheduler.changes_at;
-        let requests = self.requests_seen(id, scratch, scheduler.active_at, &mut deadline);
+        let seen = self.requests_seen(id, scratch, scheduler.active_at, &mut deadline);
+        // A request that the scheduler still holds is one, however long ago it was reported.
+        let is_queued = scheduler.queue.is_some_and(|queue| queue.size > 0.0);
+        let requests = if is_queued { Some(1.0) } else { seen };
 
-        let rule = Rule::Guarded;
-        analyze_into(&mut scratch.analysis, &config.saturation, rule, variants.len(), &scratch.loads);
+        let analysis = &mut scratch.analysis;
+        analyze_into(analysis, &config.saturation, Rule::Guarded, variants.len(), &scratch.loads);
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
-        self.variant_states(variants, scratch, idle_allowed);
-        targets::targets_into(&mut scratch.targets, &scratch.analysis, &scratch.states, rule);
-        let seen = self.plan_by_mode((id, &key), &config, variants, scheduler.queue, scratch);
+        self.replica_states(variants, scratch);
+        let seen = self.plan_by_mode((id, &key), &config, variants, (scheduler.queue, idle_allowed), scratch);
 
         scratch.counts.clear();
         scratch.counts.extend(scratch.plan.iter().map(|(count, _)| *count));
@@ -133,102 +138,6 @@ impl Engine {
         Some(0.0)
     }
 
-    /// Replica state of each variant as the target rule wants it.
-    fn variant_states(&self, variants: &[VariantId], scratch: &mut super::Scratch, idle_allowed: bool) {
-        scratch.states.clear();
-        for (index, id) in variants.iter().enumerate() {
-            let variant = &self.topology.variants[*id as usize];
-            let observed = &scratch.observed[index];
-            let (pods, pending) = (observed.pods, observed.pending);
-            let mut state = targets::VariantState {
-                current: pods,
-                desired: variant.plan.as_ref().map(|plan| plan.desired),
-                pending,
-                cost: variant.config.cost,
-                min: variant.config.min_replicas.unwrap_or(0),
-                max: variant.config.max_replicas.unwrap_or(u32::MAX),
-            };
-            // A reduction that was not carried out yet is withdrawn when its ground has gone: more is
-            // needed, or requests came back before the last pods had left.
-            let withdrawn = |desired: u32| {
-                desired < state.current
-                    && (scratch.analysis.should_scale_up() || desired == 0 && !idle_allowed)
-            };
-            // So is a change that the bounds no longer allow.
-            let forbidden =
-                |desired: u32| desired.clamp(state.min, state.max.max(state.min)) == state.current;
-            if state.desired.is_some_and(|desired| withdrawn(desired) || forbidden(desired)) {
-                state.desired = Some(state.current);
-            }
-            scratch.states.push(state);
-        }
-        self.forget_growth(variants, scratch);
-        // A model moves as a whole: while one of its changes is fresh, none is given up.
-        let awaited =
-            |index: usize| self.awaited(variants[index], &scratch.observed[index], &scratch.states[index]);
-        if (0..variants.len()).any(|index| awaited(index) == Some(false)) {
-            return;
-        }
-        for ((id, observed), state) in variants.iter().zip(&scratch.observed).zip(&mut scratch.states) {
-            if self.awaited(*id, observed, state) == Some(true) {
-                // Nothing has moved for long: decide on what there is instead of waiting for ever.
-                state.desired = None;
-                state.current = if observed.reporting > 0 { observed.reporting } else { observed.pods };
-            }
-        }
-    }
-
-    /// Within an inventory a growth may wait for cards that never come. It is asked for anew every time,
-    /// from the load alone, as long as all that runs is heard: a claim must not outlive its ground.
-    fn forget_growth(&self, variants: &[VariantId], scratch: &mut super::Scratch) {
-        let is_limited = variants.first().is_some_and(|id| {
-            let model = self.topology.variants[*id as usize].model;
-            self.topology.models[model as usize].is_limited
-        });
-        let is_heard = |observed: &Observed| observed.reporting == observed.pods;
-        if !is_limited || scratch.analysis.total == 0 || !scratch.observed.iter().all(is_heard) {
-            return;
-        }
-        for state in scratch.states.iter_mut().filter(|state| state.desired > Some(state.current)) {
-            state.desired = Some(state.current);
-        }
-    }
-
-    /// Whether the variant's last change is still awaited; `Some(true)` when it has been for too long.
-    fn awaited(&self, id: VariantId, observed: &Observed, state: &targets::VariantState) -> Option<bool> {
-        let old = self.topology.variants[id as usize].plan.as_ref()?;
-        let waiting = state.desired != Some(observed.pods) || observed.reporting != observed.pods;
-        let unmoved = (Some(old.desired), old.current, old.reporting)
-            == (state.desired, observed.pods, observed.reporting);
-        let expired = old.transition_since.is_some_and(|since| since + TRANSITION_MAX_MS <= self.stream);
-        waiting.then_some(unmoved && expired)
-    }
-
-    /// Keeps the last decision where the change to less would rest on input that is missing, and where
-    /// replicas that are slow to start would be given up although they are needed.
-    fn not_lowered_blindly(
-        &self,
-        id: VariantId,
-        index: usize,
-        scratch: &super::Scratch,
-        (count, cause): (u32, Cause),
-    ) -> (u32, Cause) {
-        let Some(old) = &self.topology.variants[id as usize].plan else { return (count, cause) };
-        let observed = &scratch.observed[index];
-        if scratch.states[index].desired.is_some() || cause == Cause::ScaleToZero {
-            return (count, cause);
-        }
-        let silent = observed.pods.saturating_sub(observed.pending) > observed.reporting;
-        let unseen = observed.reporting == 0 && observed.target.is_none_or(|(pods, _)| pods > 0);
-        let (least, why) = match scratch.analysis.should_scale_up() {
-            true => (old.desired.max(observed.pods), Cause::Transition),
-            false if unseen && observed.pods == 0 => (old.desired, Cause::Transition),
-            false if silent || unseen => (old.desired, Cause::HoldInput),
-            false => return (count, cause),
-        };
-        if count < least { (least, why) } else { (count, cause) }
-    }
-
     /// Notes the plan of a variant and leaves its entry to the second phase.
     fn propose(
         &mut self,
@@ -247,8 +156,8 @@ impl Engine {
             }
             observed.reporting > 0 && settled.is_some_and(|settled| settled <= stream)
         };
-        note_faults(self, id, observed, ready);
         let plan = ready.then(|| settle(proposal, previous, observed, stream));
+        note_faults(self, id, observed, ready);
         if let Some(plan) = &plan {
             let expires = plan.transition_since.map(|since| since + TRANSITION_MAX_MS);
             if let Some(expires) = expires.filter(|expires| *expires > stream) {
@@ -347,7 +256,7 @@ fn policy_cause(
 ) -> Option<Cause> {
     if woken == Some(index) {
         // A pod that somebody started already is kept; it is not asked for.
-        let started = scratch.states[index].current == scratch.counts[index];
+        let started = scratch.observed[index].pods == scratch.counts[index];
         return Some(if started { Cause::HoldInput } else { Cause::QueuedAtZero });
     }
     match enforced {
@@ -392,30 +301,6 @@ fn replica_counts(observed: &Observed, previous: Option<&Decision>) -> (u32, u32
     }
 }
 
-/// While one variant of the model changes, or its pods are not all heard, the model holds still: that is
-/// the cause from the start, not only from the next recomputation on.
-fn hold_beside_a_change(scratch: &mut super::Scratch) {
-    use Cause::{AtMaximum, HoldInput, ScaleToZero, Steady, Transition, WaitingForPending};
-    // Wishes are there when the mode sizes by demand: then variants move independently.
-    if scratch.analysis.total == 0 || !scratch.wishes.is_empty() {
-        return;
-    }
-    let unheard = |observed: &Observed| observed.reporting > 0 && observed.reporting != observed.pods;
-    let moves = |((desired, _), observed): (&(u32, Cause), &Observed)| *desired != observed.pods;
-    let moving =
-        scratch.plan.iter().zip(&scratch.observed).any(moves) || scratch.observed.iter().any(unheard);
-    for ((desired, cause), observed) in scratch.plan.iter_mut().zip(&scratch.observed) {
-        let holds = match cause {
-            Steady | WaitingForPending | AtMaximum | HoldInput => moving,
-            ScaleToZero => false,
-            _ => unheard(observed) && *desired == observed.pods,
-        };
-        if holds {
-            *cause = Transition;
-        }
-    }
-}
-
 fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32, Cause) {
     if count > state.max {
         (state.max, Cause::MaxReplicas)
@@ -427,13 +312,14 @@ fn bounded((count, cause): (u32, Cause), state: &targets::VariantState) -> (u32,
 }
 
 /// Adds the faults that need the replica state, and sorts them worst first.
-fn note_faults(engine: &Engine, id: VariantId, observed: &mut Observed, ready: bool) {
+fn note_faults(engine: &mut Engine, id: VariantId, observed: &mut Observed, ready: bool) {
     let variant = &engine.topology.variants[id as usize];
     let pods = observed.pods;
     let faults = &mut observed.health.faults;
     let silent = pods.saturating_sub(observed.reporting);
     if variant.replicas.is_empty() && pods > 0 || observed.first_seen.is_none() && observed.target.is_none() {
-        faults.insert(0, Fault::NoSeries { models_seen: engine.models_seen(&variant.config.key.namespace) });
+        let namespace = variant.config.key.namespace.clone();
+        faults.insert(0, Fault::NoSeries { models_seen: engine.models_seen(&namespace) });
     } else if observed.reporting == 0 && pods > 0 {
         faults.insert(0, Fault::NoReplicaReports);
     } else if silent > 0 {
@@ -464,16 +350,22 @@ fn finish_load(observed: &mut Observed, thresholds: &SaturationConfig) {
 }
 
 impl Engine {
-    /// Models that pods of a namespace serve without belonging to any variant.
-    fn models_seen(&self, namespace: &Arc<str>) -> Vec<Arc<str>> {
+    /// Models that pods of a namespace serve without belonging to any variant. All namespaces are looked at in one
+    /// pass, when the first variant without series asks.
+    fn models_seen(&mut self, namespace: &Arc<str>) -> Vec<Arc<str>> {
         const SHOWN: usize = 5;
-        let unmatched = self.store.replicas.iter().filter(|(_, replica)| replica.join.is_err());
-        let models =
-            unmatched.filter(|(_, r)| r.namespace == *namespace).filter_map(|(_, r)| r.model.clone());
-        let mut models: Vec<Arc<str>> = models.collect();
-        models.sort_unstable();
-        models.dedup();
-        models.truncate(SHOWN);
-        models
+        let seen = self.models_unmatched.get_or_insert_with(|| {
+            let mut seen: AHashMap<Arc<str>, BTreeSet<Arc<str>>> = AHashMap::new();
+            for (_, replica) in self.store.replicas.iter().filter(|(_, replica)| replica.join.is_err()) {
+                let Some(model) = &replica.model else { continue };
+                let models = seen.entry(replica.namespace.clone()).or_default();
+                models.insert(model.clone());
+                if models.len() > SHOWN {
+                    models.pop_last();
+                }
+            }
+            seen
+        });
+        seen.get(namespace).map(|models| models.iter().cloned().collect()).unwrap_or_default()
     }
 }

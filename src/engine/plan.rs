@@ -1,17 +1,18 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
+use super::change::saturation_targets;
 use super::foresee::{Foresight, look_ahead};
 use super::observe::{Arrivals, Observed, Totals};
 use super::topology::{ModelId, VariantId};
 use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
-use crate::analyze::saturation::targets::{self, VariantState};
+use crate::analyze::saturation::targets::VariantState;
 use crate::analyze::slo::ModelMemory;
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, ModelKey};
 use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
 use crate::optimize::cause::Cause;
-use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, name_causes};
+use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, hold, name_causes};
 use crate::optimize::stabilize::Windows;
 use crate::publish::NextReplica;
 use crate::units::TimeMs;
@@ -26,22 +27,18 @@ pub struct DemandSeen {
 }
 
 impl Engine {
-    /// Fills `scratch.counts` and `scratch.causes`, one per variant, by the mode of the model.
+    /// Fills `scratch.plan`, one per variant, by the mode of the model. `idle_allowed`: no request was seen that
+    /// would keep the model from zero.
     pub(super) fn plan_by_mode(
         &mut self,
         (id, model): (ModelId, &ModelKey),
         config: &ModelConfig,
         variants: &[VariantId],
-        scheduler: Option<SchedulerQueue>,
+        (scheduler, idle_allowed): (Option<SchedulerQueue>, bool),
         scratch: &mut Scratch,
     ) -> DemandSeen {
         let held_back = scheduler.map_or(0.0, |queue| queue.size);
         let mut seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), fallback: None };
-        scratch.saturation.clear();
-        for index in 0..scratch.targets.len() {
-            let plan = (scratch.targets[index].replicas, saturation_cause(scratch, index));
-            scratch.saturation.push(plan);
-        }
         if config.mode.sizes_by_demand() {
             let mut load = ModelMemory::default();
             if config.mode.slo {
@@ -55,17 +52,16 @@ impl Engine {
                 Ok(()) => {
                     scratch.plan.clear();
                     scratch.plan.extend(scratch.wishes.iter().map(|wish| (wish.replicas, wish.cause)));
+                    return seen;
                 }
-                Err(unknown) => {
-                    seen.fallback = Some(unknown);
-                    scratch.wishes.clear();
-                }
+                Err(unknown) => seen.fallback = Some(unknown),
             }
+            scratch.wishes.clear();
         }
-        if !config.mode.sizes_by_demand() || seen.fallback.is_some() {
-            scratch.plan.clear();
-            scratch.plan.extend_from_slice(&scratch.saturation);
-        }
+        self.follow_changes(variants, scratch, idle_allowed);
+        saturation_targets(scratch);
+        scratch.plan.clear();
+        scratch.plan.extend_from_slice(&scratch.saturation);
         if seen.fallback == Some(Unknown::Learning) {
             // Until a replica's capacity is known, nobody knows that fewer would do.
             for ((count, cause), state) in scratch.plan.iter_mut().zip(&scratch.states) {
@@ -87,18 +83,19 @@ impl Engine {
         load: &mut ModelMemory,
         scratch: &mut Scratch,
     ) -> Result<(), Unknown> {
+        if config.mode.saturation {
+            // From what runs, whatever was asked for: demand is not followed step by step.
+            scratch.states.iter_mut().for_each(|state| state.desired = None);
+            saturation_targets(scratch);
+            self.replica_states(variants, scratch);
+        }
         let Scratch { observed, states, tokens, wishes, saturation, analysis, counted, sized, memories, .. } =
             scratch;
-        // An overdue change counts as what it is here: these modes do not wait for changes.
-        let of = |(id, (state, observed)): (&VariantId, (&VariantState, &Observed))| {
+        let of = |(id, state): (&VariantId, &VariantState)| {
             let variant = &self.topology.variants[*id as usize];
-            let desired = variant.plan.as_ref().map(|plan| plan.desired);
-            let (current, pending) = (observed.pods, observed.pending);
-            let state = VariantState { current, pending, desired, ..*state };
-            PlanVariant { config: &variant.config, state, sizing: variant.sizing }
+            PlanVariant { config: &variant.config, state: *state, sizing: variant.sizing }
         };
-        let states_of: Vec<PlanVariant<'_>> =
-            variants.iter().zip(states.iter().zip(observed.iter())).map(of).collect();
+        let states_of: Vec<PlanVariant<'_>> = variants.iter().zip(states.iter()).map(of).collect();
         // The request length outlives the window: it says what a request is, not how many there are.
         let model_state = &mut self.topology.models[id as usize];
         model_state.tokens = average_request(observed).or(model_state.tokens);
@@ -126,6 +123,7 @@ impl Engine {
         if let Some(targets) = saturation {
             arbitrate(wishes, &states_of, analysis, &config.saturation, targets);
         }
+        hold(wishes, &states_of, input.is_partial);
         name_causes(wishes, &states_of, saturation, input.is_partial);
         for (id, wish) in variants.iter().zip(wishes.iter()) {
             self.topology.variants[*id as usize].sizing = wish.sizing;
@@ -233,23 +231,6 @@ fn average_request(observed: &[Observed]) -> Option<Tokens> {
     }
     let (input, output) = (totals.avg_prompt_tokens()?, totals.avg_generation_tokens()?);
     (output > 0.0).then_some(Tokens { input, output })
-}
-
-/// Why saturation's target for variant `index` is what it is.
-fn saturation_cause(scratch: &Scratch, index: usize) -> Cause {
-    match scratch.targets[index].cause {
-        targets::Cause::NoChange => Cause::Steady,
-        targets::Cause::InTransition => Cause::Transition,
-        targets::Cause::ScaleUp => scratch.analysis.scale_up.map_or(Cause::Steady, Cause::from),
-        targets::Cause::ScaleDown => Cause::SpareCapacity,
-        targets::Cause::WaitingForPending => Cause::WaitingForPending,
-        targets::Cause::AtMaximum => Cause::AtMaximum,
-        targets::Cause::NotCovered | targets::Cause::NoReplicas if scratch.states[index].current == 0 => {
-            // At zero there is nothing to miss; a first replica may be on its way.
-            if scratch.targets[index].replicas > 0 { Cause::Transition } else { Cause::Steady }
-        }
-        targets::Cause::NotCovered | targets::Cause::NoReplicas => Cause::HoldInput,
-    }
 }
 
 /// Requests per second that one replica carries, where the mode has sized it.

@@ -320,6 +320,7 @@ impl Topology {
             earlier(&mut model.watched_since);
         }
         for (_, variant) in &mut self.variants {
+            variant.stabilizer.forget();
             for decision in variant.plan.iter_mut().chain(&mut variant.decision) {
                 earlier(&mut decision.transition_since);
             }
@@ -391,13 +392,27 @@ impl Topology {
         Err(NoJoin::OwnerNotManaged)
     }
 
+    /// Variants whose targets of any kind have that name.
+    fn variants_of_name(&self, namespace: &Arc<str>, name: &str) -> impl Iterator<Item = VariantId> {
+        let name: Arc<str> = name.into();
+        let of = |kind| self.by_target.get(&(namespace.clone(), kind, name.clone())).copied();
+        TargetKind::ALL.map(of).into_iter().flatten()
+    }
+
     fn join_by_pod_name(&self, replica: &Replica, candidates: &[VariantId]) -> Option<Join> {
-        let id = candidates.iter().copied().filter(|id| {
+        let belongs = |id: &VariantId| {
             let target = &self.variants[*id as usize].config.target;
             podname::belongs_to(&replica.pod, target.kind, &target.name)
-        });
+        };
         // Of "llama" and "llama-7d9c" the longer name says more about where the pod came from.
-        let id = id.max_by_key(|id| self.variants[*id as usize].config.target.name.len())?;
+        let length = |id: &VariantId| (self.variants[*id as usize].config.target.name.len(), *id);
+        let id = match podname::possible_targets(&replica.pod) {
+            Some(names) => {
+                let claimed = names.flat_map(|name| self.variants_of_name(&replica.namespace, name));
+                claimed.filter(belongs).max_by_key(length)
+            }
+            None => candidates.iter().copied().filter(belongs).max_by_key(length),
+        }?;
         let target = &self.variants[id as usize].config.target;
         if target.kind == TargetKind::LeaderWorkerSet && podname::is_group_worker(&replica.pod, &target.name)
         {

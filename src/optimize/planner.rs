@@ -8,8 +8,10 @@
 //! | `hybrid` | as `model`, arbitrated with saturation: any may ask for more, all must agree to less |
 //!
 //! When what a mode needs is not known (no arrival rate, no profile, no KV capacity) the answer is an
-//! [`Unknown`] and the caller falls back to saturation. A demand that not all replicas report is a lower
-//! bound: it never lowers a count.
+//! [`Unknown`] and the caller falls back to saturation.
+//!
+//! Wishes are functions of what is observed. What was asked for before is looked at by [`hold`] alone, after
+//! them: it keeps what must not be lowered, and given its own answer it gives it again.
 
 mod foresight;
 
@@ -82,12 +84,32 @@ pub struct Wish {
     pub replicas: u32,
     /// Replicas that the analysis alone came to, before anything was held back.
     analyzed: u32,
+    /// Nobody knows what a replica carries.
+    is_unsized: bool,
+    /// A target cannot be met.
+    is_missed: bool,
     /// The constraint that binds.
     pub cause: Cause,
     /// Requests per second that one replica carries within the targets, where known.
     pub capacity_per_s: Option<f64>,
     /// The sizing behind it.
     pub sizing: Option<Sizing>,
+}
+
+impl Wish {
+    /// So many replicas, for no reason yet.
+    fn keeping(replicas: u32) -> Self {
+        let (cause, capacity_per_s, sizing) = (Cause::Steady, None, None);
+        Wish {
+            replicas,
+            analyzed: replicas,
+            is_unsized: false,
+            is_missed: false,
+            cause,
+            capacity_per_s,
+            sizing,
+        }
+    }
 }
 
 /// Why a mode has no answer.
@@ -188,31 +210,30 @@ impl Planner {
         if out.iter().all(|wish| wish.capacity_per_s.is_none()) {
             return Err(Unknown::Profile);
         }
+        self.cover(out, input.variants, rate_per_s);
+        Ok(())
+    }
+
+    /// Fills in the cheapest replicas whose capacities cover `rate_per_s`.
+    fn cover(&mut self, out: &mut [Wish], variants: &[PlanVariant<'_>], rate_per_s: f64) {
         self.offers.clear();
-        for (variant, wish) in input.variants.iter().zip(out.iter()) {
-            // A variant that cannot be sized keeps what it has; nobody knows what it carries.
-            let asked = variant.asked();
-            let (min, max) = match wish.capacity_per_s {
-                Some(_) => (variant.state.min, variant.state.max),
-                None => (asked, asked),
-            };
-            let capacity = wish.capacity_per_s.unwrap_or(0.0);
+        for (variant, wish) in variants.iter().zip(out.iter()) {
             // A change is counted from what runs, so that asking again changes nothing.
             let base = variant.state.current;
+            let (min, max) = match wish.capacity_per_s {
+                Some(_) => (variant.state.min, variant.state.max),
+                None => (base, base),
+            };
+            let capacity = wish.capacity_per_s.unwrap_or(0.0);
             self.offers.push(mix::Offer { capacity, cost: variant.state.cost, base, min, max });
         }
         let unmet = self.mixer.solve_into(&mut self.counts, rate_per_s, &self.offers);
-        for ((wish, variant), count) in out.iter_mut().zip(input.variants).zip(&self.counts) {
-            let asked = variant.asked();
-            wish.analyzed = *count;
-            // A target already missed is no reason to go below what there is.
-            let holds = input.is_partial || wish.cause == Cause::Unreachable;
-            wish.replicas = if holds { (*count).max(asked) } else { *count };
+        for ((wish, variant), count) in out.iter_mut().zip(variants).zip(&self.counts) {
+            (wish.replicas, wish.analyzed) = (*count, *count);
             if unmet > 0.0 && *count == variant.state.max {
                 wish.cause = Cause::AtMaximum;
             }
         }
-        Ok(())
     }
 
     /// Wishes by token capacity, one per variant, into `out`.
@@ -254,16 +275,13 @@ impl Planner {
         let spare = if input.is_partial { 0.0 } else { analysis.spare };
         let rule = Rule::Guarded;
         self.cost_aware.solve_into(&mut self.token_plan, rule, analysis.required, spare, &self.token_offers);
-        for (plan, variant) in self.token_plan.iter().zip(input.variants) {
+        for plan in &self.token_plan {
             let cause = match plan.step {
                 Step::NoChange => Cause::Steady,
                 Step::ScaleUp => Cause::TokenCapacity,
                 Step::ScaleDown => Cause::SpareCapacity,
             };
-            let held = if input.is_partial { plan.replicas.max(variant.asked()) } else { plan.replicas };
-            let wish =
-                Wish { replicas: held, analyzed: plan.replicas, cause, capacity_per_s: None, sizing: None };
-            out.push(wish);
+            out.push(Wish { cause, ..Wish::keeping(plan.replicas) });
         }
         Ok(())
     }
@@ -279,23 +297,18 @@ fn learned_as(model: &ModelKey) -> Arc<str> {
 
 /// Capacity of one replica of a variant under the model's average request.
 fn size(variant: &PlanVariant<'_>, config: &ModelConfig, tokens: Tokens) -> Wish {
-    let nothing = Wish {
-        replicas: variant.asked(),
-        analyzed: variant.asked(),
-        cause: Cause::Steady,
-        capacity_per_s: None,
-        sizing: None,
-    };
+    let sized = Wish::keeping(variant.state.current);
+    let nothing = Wish { is_unsized: true, ..sized };
     let Some(queue) = own_profile(variant.config).and_then(|profile| queue(profile, tokens)) else {
         return nothing;
     };
     let targets = targets(variant.config, config);
     let asked = targets.unwrap_or_default();
-    let sized = match &variant.sizing {
+    let answer = match &variant.sizing {
         Some(previous) => queue.size_again(&asked, previous),
         None => queue.size(&asked),
     };
-    match sized {
+    match answer {
         Ok(sizing) => {
             let share = match targets {
                 Some(_) => 1.0,
@@ -305,11 +318,11 @@ fn size(variant: &PlanVariant<'_>, config: &ModelConfig, tokens: Tokens) -> Wish
                 }
             };
             let capacity_per_s = Some(sizing.metrics.throughput_per_ms * 1000.0 * share);
-            Wish { cause: Cause::from(sizing.binding), capacity_per_s, sizing: Some(sizing), ..nothing }
+            Wish { cause: Cause::from(sizing.binding), capacity_per_s, sizing: Some(sizing), ..sized }
         }
         Err(SizeError::Unreachable(_)) => {
             let capacity_per_s = Some(queue.max_rate_per_ms() * 1000.0 * STABLE_SHARE);
-            Wish { cause: Cause::Unreachable, capacity_per_s, ..nothing }
+            Wish { cause: Cause::Unreachable, is_missed: true, capacity_per_s, ..sized }
         }
         Err(SizeError::Input(_)) => nothing,
     }
@@ -347,8 +360,8 @@ pub fn targets(variant: &Variant, config: &ModelConfig) -> Option<SloTargets> {
 /// Arbitrates the queueing model's wishes with saturation, in place: any may ask for more, all must agree
 /// to less.
 ///
-/// * Saturation asks for more while the model does not: `grown`, saturation's own targets, apply to the
-///   variants that they raise.
+/// * Saturation asks for more while the model does not: `grown`, saturation's own targets from what runs,
+///   apply to the variants that they raise.
 /// * The model asks for less: at most as many replicas go as leave saturation's headroom, dearest first.
 pub fn arbitrate(
     wishes: &mut [Wish],
@@ -361,7 +374,7 @@ pub fn arbitrate(
     let grows = wishes.iter().zip(variants).any(|(wish, variant)| wish.replicas > variant.state.current);
     if analysis.should_scale_up() && !grows {
         for ((wish, variant), (count, _)) in wishes.iter_mut().zip(variants).zip(grown) {
-            wish.replicas = wish.replicas.max(variant.asked()).max(*count);
+            wish.replicas = wish.replicas.max(variant.state.current).max(*count);
         }
         return;
     }
@@ -371,12 +384,24 @@ pub fn arbitrate(
         (0..wishes.len()).filter(|index| wishes[*index].replicas < state(*index).current).collect();
     shrinking.sort_by(|a, b| state(*b).cost.total_cmp(&state(*a).cost).then(b.cmp(a)));
     for index in shrinking {
-        let (current, asked) = (state(index).current, variants[index].asked());
-        let removed = (current - wishes[index].replicas).min(allowed);
+        let removed = (state(index).current - wishes[index].replicas).min(allowed);
         allowed -= removed;
-        // What was agreed before stays agreed.
-        let least = (current - removed).min(asked);
-        wishes[index].replicas = wishes[index].replicas.max(least);
+        wishes[index].replicas = state(index).current - removed;
+    }
+}
+
+/// Keeps what was asked for before where less would rest on too little: on a demand that not all replicas
+/// report and which is a lower bound therefore (`is_partial`), on a target that is missed already, or on a
+/// variant of which nobody knows what it carries. The only step that knows what was asked for before.
+pub fn hold(wishes: &mut [Wish], variants: &[PlanVariant<'_>], is_partial: bool) {
+    for (wish, variant) in wishes.iter_mut().zip(variants) {
+        // Where nothing is known, what runs says nothing either: it may be one too many for a moment.
+        let says_nothing = wish.is_unsized && wish.replicas == variant.state.current;
+        if says_nothing {
+            wish.replicas = variant.asked();
+        } else if is_partial || wish.is_unsized || wish.is_missed {
+            wish.replicas = wish.replicas.max(variant.asked());
+        }
     }
 }
 

@@ -13,17 +13,33 @@ pub struct Windows {
     pub down_ms: i64,
 }
 
-/// Most plans remembered; a plan that changes more often than that within a window is coarsened.
+/// Most plans remembered; of a plan that changes more often than that within a window the oldest are coarsened.
 const PLANS_MAX: usize = 64;
 
-/// Plans of the recent past, one entry per change.
+/// Counts planned from some time on, until the next one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Plan {
+    since: TimeMs,
+    least: u32,
+    most: u32,
+}
+
+/// Plans of the recent past, one entry per change. What it answers follows from the changes and their times, not
+/// from how often it was asked in between.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stabilizer {
-    /// (time from which it held, count), oldest first.
-    plans: VecDeque<(TimeMs, u32)>,
+    /// Oldest first. Only the oldest may stand for more than one count.
+    plans: VecDeque<Plan>,
+    /// How far back they were kept, ms.
+    kept_ms: i64,
 }
 
 impl Stabilizer {
+    /// The clock was set back: nobody knows which plans held in the window that ends now.
+    pub fn forget(&mut self) {
+        self.plans.clear();
+    }
+
     /// Takes in the plan of `now` and returns the count to ask for, given what was asked for before, and
     /// the time at which that may change without a new plan. A past that is not known did not agree.
     pub fn settle(
@@ -42,35 +58,44 @@ impl Stabilizer {
         let window_ms = if planned > asked { windows.up_ms } else { windows.down_ms };
         let start = now - window_ms;
         // The plan that held when the window began counts as well.
-        let Some(first) = self.plans.iter().rposition(|(since, _)| *since <= start) else {
-            let known_from = self.plans.front().map_or(now, |(since, _)| *since);
+        let Some(first) = self.plans.iter().rposition(|plan| plan.since <= start) else {
+            let known_from = self.plans.front().map_or(now, |plan| plan.since);
             return (asked, known_from + window_ms);
         };
-        let within = self.plans.iter().skip(first).map(|(_, count)| *count);
+        let within = self.plans.iter().skip(first);
         let settled = match planned > asked {
-            true => within.min().unwrap_or(planned).max(asked),
-            false => within.max().unwrap_or(planned).min(asked),
+            true => within.map(|plan| plan.least).min().unwrap_or(planned).max(asked),
+            false => within.map(|plan| plan.most).max().unwrap_or(planned).min(asked),
         };
-        let changes_at = self.plans.get(first + 1).map_or(TimeMs::MAX, |(since, _)| *since + window_ms);
+        let changes_at = self.plans.get(first + 1).map_or(TimeMs::MAX, |plan| plan.since + window_ms);
         (settled, if settled == planned { TimeMs::MAX } else { changes_at })
     }
 
     fn remember(&mut self, now: TimeMs, planned: u32, longest_ms: i64) {
-        // The clock was set back: what is ahead of it never happened.
-        while self.plans.back().is_some_and(|(since, _)| *since > now) {
+        // A longer window from now on does not bring back what the shorter one has let go.
+        self.let_go(now - self.kept_ms);
+        self.kept_ms = longest_ms;
+        self.let_go(now - longest_ms);
+        // Of several plans at one moment the last counts.
+        while self.plans.back().is_some_and(|last| last.since >= now) {
             self.plans.pop_back();
         }
-        if self.plans.back().is_none_or(|(_, count)| *count != planned) {
-            if self.plans.len() >= PLANS_MAX
-                && let Some((_, newest)) = self.plans.back_mut()
-            {
-                // Never forget a demand: the larger of two neighbours stands for both.
-                *newest = (*newest).max(planned);
-            } else {
-                self.plans.push_back((now, planned));
-            }
+        if self.plans.back().is_some_and(|last| (last.least, last.most) == (planned, planned)) {
+            return;
         }
-        while self.plans.get(1).is_some_and(|(since, _)| *since <= now - longest_ms) {
+        if self.plans.len() >= PLANS_MAX
+            && let Some(oldest) = self.plans.pop_front()
+            && let Some(next) = self.plans.front_mut()
+        {
+            let (least, most) = (next.least.min(oldest.least), next.most.max(oldest.most));
+            *next = Plan { since: oldest.since, least, most };
+        }
+        self.plans.push_back(Plan { since: now, least: planned, most: planned });
+    }
+
+    /// Forgets the plans that did not hold any more at `start`.
+    fn let_go(&mut self, start: TimeMs) {
+        while self.plans.get(1).is_some_and(|next| next.since <= start) {
             self.plans.pop_front();
         }
     }
@@ -137,5 +162,30 @@ mod tests {
         let before = stabilizer.clone();
         assert_eq!(stabilizer.settle(TimeMs(5_000), 2, Some(4), WINDOWS), once);
         assert_eq!(stabilizer, before);
+    }
+
+    #[test]
+    fn asking_in_between_changes_nothing() {
+        let longer = Windows { up_ms: 120_000, down_ms: 300_000 };
+        let (mut often, mut seldom) = (Stabilizer::default(), Stabilizer::default());
+        // More changes than are remembered, then a longer window.
+        let changes = (0..3 * PLANS_MAX as i64).map(|n| (n * 700, (n * 7 % 5) as u32, WINDOWS));
+        for (at, planned, windows) in changes.chain([(200_000, 2, WINDOWS), (350_000, 1, longer)]) {
+            let answer = seldom.settle(TimeMs(at), planned, Some(3), windows);
+            assert_eq!(often.settle(TimeMs(at), planned, Some(3), windows), answer, "at {at}");
+            for later in (at..).step_by(97).take(7) {
+                often.settle(TimeMs(later), planned, Some(3), windows);
+            }
+            assert!(often.plans.len() <= PLANS_MAX);
+        }
+    }
+
+    #[test]
+    fn after_the_clock_was_set_back_the_window_begins_anew() {
+        let mut stabilizer = Stabilizer::default();
+        stabilizer.settle(TimeMs(0), 1, Some(1), WINDOWS);
+        stabilizer.settle(TimeMs(3_000_000), 2, Some(1), WINDOWS);
+        stabilizer.forget();
+        assert_eq!(stabilizer.settle(TimeMs(1_000_000), 1, Some(2), WINDOWS), (2, TimeMs(1_060_000)));
     }
 }

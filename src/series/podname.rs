@@ -34,6 +34,14 @@ pub fn belongs_to(pod: &str, kind: TargetKind, target: &str) -> bool {
     }
 }
 
+/// Names of targets that may have made `pod`, the longer first; `None` when its name is cut, so that any target
+/// with such a beginning may have.
+pub fn possible_targets(pod: &str) -> Option<impl Iterator<Item = &str>> {
+    let one = pod.rsplit_once('-').map(|(name, _)| name);
+    let two = one.and_then(|name| name.rsplit_once('-')).map(|(name, _)| name);
+    (pod.len() != GENERATED_NAME_MAX).then(|| one.into_iter().chain(two))
+}
+
 /// Whether `pod` is a worker of a LeaderWorkerSet group, i.e. not a replica of its own.
 pub fn is_group_worker(pod: &str, target: &str) -> bool {
     pod.strip_prefix(target)
