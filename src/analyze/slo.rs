@@ -417,7 +417,7 @@ impl ModelMemory {
             self.needs.pop_back();
         }
         self.needs.push_back((at, now));
-        while self.needs.front().is_some_and(|(since, _)| at.since(*since) > horizon_ms) {
+        while self.needs.front().is_some_and(|(since, _)| at.since(*since) as f64 > horizon_ms as f64 * env("SLO_HOLD", 1.0)) {
             self.needs.pop_front();
         }
         Demand {

@@ -76,8 +76,10 @@ pub fn scenario(trace: &Arc<Trace>, profile: &NamedProfile, slo: SloTargets, com
     };
     const BEGINNING_MS: i64 = 300_000;
     const BIN_MS: i64 = 60_000;
+    /// Over the fluid demand, as a fleet that has been running for a while would have.
+    const MARGIN: f64 = 1.5;
     let demand = scenario.fluid_demand(BIN_MS);
     let beginning = demand.iter().take((BEGINNING_MS / BIN_MS) as usize).copied().fold(0.0, f64::max);
-    scenario.initial = (beginning.ceil() as u32).clamp(common.replicas.0.max(1), common.replicas.1);
+    scenario.initial = ((MARGIN * beginning).ceil() as u32).clamp(common.replicas.0.max(1), common.replicas.1);
     scenario
 }
