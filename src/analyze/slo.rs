@@ -43,6 +43,9 @@ const LEARN_PROMPTS: f64 = 20.0;
 const SHAPE_MS: f64 = 180_000.0;
 /// A pod that appears this long after the model was first seen is new; what it counted came since.
 const SETTLED_MS: i64 = 60_000;
+/// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
+/// minutes under one load may be too large.
+const TRUST_MS: i64 = 300_000;
 /// Standard deviations of the load's own noise to be ready for.
 const NOISE_SIGMAS: f64 = 1.0;
 /// Share of the surges seen before to be ready for.
@@ -245,6 +248,8 @@ pub struct Demand {
     pub ready_for_per_s: f64,
     /// Horizon, ms.
     pub horizon_ms: i64,
+    /// Enough is known to go by it to fewer replicas.
+    pub may_shrink: bool,
 }
 
 impl ModelMemory {
@@ -428,6 +433,7 @@ impl ModelMemory {
             backlog_per_s: backlog,
             ready_for_per_s: self.needs.front().map_or(now, |(_, need)| *need),
             horizon_ms,
+            may_shrink: self.first.is_some_and(|first| at.since(first) >= TRUST_MS),
         }
     }
 

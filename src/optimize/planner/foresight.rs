@@ -24,6 +24,11 @@ impl Planner {
             return Err(Unknown::Learning);
         }
         self.cover(out, input.variants, demand.ready_for_per_s);
+        if !demand.may_shrink {
+            for (wish, variant) in out.iter_mut().zip(input.variants) {
+                wish.replicas = wish.replicas.max(variant.state.current);
+            }
+        }
         Ok(())
     }
 }
