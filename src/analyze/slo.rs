@@ -39,8 +39,13 @@ const OBSERVE_TOKENS: f64 = 20.0;
 const LEARN_MS: (i64, i64) = (10_000, 60_000);
 /// Prompts that are enough for the shorter span.
 const LEARN_PROMPTS: f64 = 20.0;
-/// Time constant of the request shape, ms.
-const SHAPE_MS: f64 = 180_000.0;
+/// Time constants of the request shape, ms: when requests get longer, which is a rise of the load like any other, and
+/// when they get shorter.
+const SHAPE_MS: (f64, f64) = (45_000.0, 300_000.0);
+/// Weight of one observation of a replica that has more than it can do.
+const OVERLOAD_SHARE: f64 = 0.1;
+/// Least correction of a capacity by what overloaded replicas get done.
+const CORRECTION_MIN: f64 = 0.3;
 /// A pod that appears this long after the model was first seen is new; what it counted came since.
 const SETTLED_MS: i64 = 60_000;
 /// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
@@ -106,6 +111,10 @@ pub struct VariantMemory {
     most_running: f64,
     /// Most sequences that run together, as learned; 0 when not known.
     max_seqs: f64,
+    /// Capacity of one replica as last computed, requests per s.
+    computed_per_s: f64,
+    /// What overloaded replicas get done, as a share of that; 1 while it is not less.
+    correction: Option<f64>,
 }
 
 impl VariantMemory {
@@ -142,6 +151,27 @@ impl VariantMemory {
             // A longer start is believed at once, a shorter one by and by.
             Some(old) if took_ms < old => old - (old - took_ms) / 4,
             _ => took_ms,
+        });
+    }
+
+    /// Learns from a replica that always has requests waiting: what it gets done is all it can do, so a larger
+    /// capacity is wrong.
+    fn note_overload(&mut self, before: &ReplicaTotals, now: &ReplicaTotals) {
+        let span_s = now.at.since(before.at) as f64 / 1000.0;
+        let is_overloaded = before.waiting >= 2.0 && now.waiting >= 2.0;
+        if self.computed_per_s <= 0.0 {
+            return;
+        }
+        let old = self.correction.unwrap_or(1.0);
+        self.correction = Some(match is_overloaded {
+            true => {
+                // Of admissions and completions the larger: a batch that fills up completes less at first.
+                let done = (now.finished - before.finished).max(now.prompts - before.prompts) / span_s;
+                let share = (done / self.computed_per_s).clamp(CORRECTION_MIN, 1.0);
+                old + (share - old) * OVERLOAD_SHARE
+            }
+            // It is forgotten slowly: about an hour.
+            false => old + (1.0 - old) * (span_s / 3600.0).min(1.0),
         });
     }
 
@@ -279,6 +309,7 @@ impl ModelMemory {
                 None if settled => variant.note_started(now.at),
                 Some(before) if now.at.since(before.at) >= OBSERVE_MS => {
                     variant.note_sequences(before, now);
+                    variant.note_overload(before, now);
                     self.prompts.note(now.prompts - before.prompts, now.prompt_tokens - before.prompt_tokens);
                     let generated =
                         (now.generated.0 - before.generated.0, now.generated.1 - before.generated.1);
@@ -347,11 +378,13 @@ impl ModelMemory {
         if passed_ms <= 0.0 {
             return;
         }
-        let share = 1.0 - (-passed_ms / SHAPE_MS).exp();
         self.shape = Some(match self.shape {
             None => now,
             Some(old) => {
-                let blend = |old: f64, now: f64| old + (now - old) * share;
+                let blend = |old: f64, now: f64| {
+                    let constant_ms = if now > old { SHAPE_MS.0 } else { SHAPE_MS.1 };
+                    old + (now - old) * (1.0 - (-passed_ms / constant_ms).exp())
+                };
                 Shape {
                     computed: blend(old.computed, now.computed),
                     prompt: blend(old.prompt, now.prompt),
@@ -370,7 +403,7 @@ impl ModelMemory {
     }
 
     /// Capacity of one replica of a variant; `Err` when it is not known yet.
-    pub fn capacity(&self, variant: &VariantMemory, ttft_ms: f64, itl_ms: f64, max_seqs: f64) -> Sized {
+    pub fn capacity(&self, variant: &mut VariantMemory, ttft_ms: f64, itl_ms: f64, max_seqs: f64) -> Sized {
         let (Some(shape), Some(time)) = (self.shape, variant.fit.coefficients()) else {
             return Sized::Unknown;
         };
@@ -380,7 +413,11 @@ impl ModelMemory {
         let max_seqs = if variant.max_seqs > 0.0 { variant.max_seqs } else { max_seqs };
         let limits = Limits { ttft_ms, itl_ms, kv_tokens: variant.kv_capacity, max_seqs };
         match capacity(&time, &shape, &limits) {
-            Some(found) => Sized::Known(found),
+            Some(found) => {
+                variant.computed_per_s = found.rate_per_s;
+                let rate_per_s = found.rate_per_s * variant.correction.unwrap_or(1.0);
+                Sized::Known(Capacity { rate_per_s, ..found })
+            }
             // Not even an idle replica meets the targets: size for throughput, and say so.
             None => match capacity(&time, &shape, &Limits { ttft_ms: 0.0, itl_ms: 0.0, ..limits }) {
                 Some(found) => Sized::Unreachable(found),

@@ -77,7 +77,7 @@ pub(super) fn look_ahead(
     model.observe(&shown, wanted, scratch.memories);
     scratch.sized.clear();
     let (mut has_targets, mut patience_ms) = (false, 0.0_f64);
-    for (memory, variant) in scratch.memories.iter().zip(planned) {
+    for (memory, variant) in scratch.memories.iter_mut().zip(planned) {
         let targets = targets(variant.config, config);
         has_targets |= targets.is_some();
         let targets = targets.unwrap_or_default();
