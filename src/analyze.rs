@@ -4,4 +4,5 @@ mod exact;
 pub mod queueing;
 pub mod rule;
 pub mod saturation;
+pub mod slo;
 pub mod tokens;

@@ -19,6 +19,7 @@ use crate::runner::{self, Clock, Handle, wall_now};
 use crate::series::dialect::Dialects;
 use crate::serve::rotation::Rotation;
 use crate::serve::{self, Closing, Context, OwnMetrics};
+use crate::simulate;
 use crate::size;
 use crate::tape::{Recorder, Recording, Setup};
 use anyhow::Context as _;
@@ -56,6 +57,7 @@ pub fn run(job: Job) -> anyhow::Result<ExitCode> {
             print!("{}", flags.shard.relabelling());
             Ok(ExitCode::SUCCESS)
         }
+        Job::Simulate(flags) => simulate::command::execute(&flags),
         Job::Demo(flags) => {
             logs::start(LogFormat::Text, "warn")?;
             runtime()?.block_on(demo::run(&flags))

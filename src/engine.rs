@@ -20,6 +20,7 @@
 mod change;
 mod decide;
 mod follow;
+mod foresee;
 mod ingest;
 mod ingest_v2;
 mod limit;
@@ -37,6 +38,7 @@ pub use ingest::{Rejection, WriteReport, Written};
 pub use topology::{JoinWay, NoJoin};
 
 use crate::analyze::saturation::{ReplicaLoad, SaturationAnalysis, targets};
+use crate::analyze::slo::{ReplicaTotals, Sized};
 use crate::analyze::tokens::{ReplicaTokens, TokenMemory};
 use crate::config::{Problem, Snapshot, VariantKey};
 use crate::limits::{CATCH_UP_MAX_MS, CATCH_UP_MS};
@@ -95,6 +97,9 @@ struct Scratch {
     states: Vec<targets::VariantState>,
     targets: Vec<targets::Target>,
     tokens: Vec<ReplicaTokens>,
+    counted: Vec<ReplicaTotals>,
+    sized: Vec<Sized>,
+    recalled: foresee::Recalled,
     counts: Vec<u32>,
     /// Per variant: replicas and cause by saturation.
     saturation: Vec<(u32, Cause)>,

@@ -54,6 +54,7 @@ pub mod replay;
 pub mod runner;
 pub mod series;
 pub mod serve;
+pub mod simulate;
 pub mod size;
 pub mod tape;
 pub mod tls;

@@ -6,12 +6,14 @@ mod backfill;
 mod cluster;
 mod recording;
 mod security;
+mod simulate;
 mod size;
 
 pub use backfill::{BackfillFlags, BackfillSettings};
 pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
 pub use recording::{RecordFlags, ReplayFlags};
 pub use security::{ExternalMetrics, Security, SecurityFlags};
+pub use simulate::SimulateFlags;
 pub use size::{Generation, SizeFlags};
 
 use crate::client::ClientSettings;
@@ -74,6 +76,8 @@ enum Command {
     },
     /// Print the relabelling that makes Prometheus send one of several instances its part of the stream.
     Relabel(RelabelFlags),
+    /// Run policies on a trace against an emulated fleet: what would each cost, and would it hold?
+    Simulate(Box<SimulateFlags>),
 }
 
 /// Flags of `serve`.
@@ -273,6 +277,8 @@ pub enum Job {
     Man(Option<PathBuf>),
     /// Print relabelling.
     Relabel(RelabelFlags),
+    /// Compare policies on traces.
+    Simulate(Box<SimulateFlags>),
 }
 
 /// Checked settings of `serve`.
@@ -321,6 +327,7 @@ impl Cli {
             Some(Command::Completions { shell }) => Job::Completions(shell),
             Some(Command::Man { dir }) => Job::Man(dir),
             Some(Command::Relabel(flags)) => Job::Relabel(flags),
+            Some(Command::Simulate(flags)) => Job::Simulate(flags),
         })
     }
 }

@@ -3,6 +3,8 @@
 /// A set of analyzers. Any of them may ask for more replicas; all must agree to fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
+    /// Learned capacity, true arrivals and foresight against the service class's targets.
+    pub slo: bool,
     /// Sizing by the queueing model against the service class's targets.
     pub model: bool,
     /// Tokens that the replicas hold against those that they can hold.
@@ -19,15 +21,19 @@ impl Default for Mode {
 
 impl Mode {
     /// Saturation alone.
-    pub const SATURATION: Mode = Mode { model: false, tokens: false, saturation: true };
+    pub const SATURATION: Mode = Mode { slo: false, model: false, tokens: false, saturation: true };
     /// Token capacity alone.
-    pub const TOKENS: Mode = Mode { model: false, tokens: true, saturation: false };
+    pub const TOKENS: Mode = Mode { slo: false, model: false, tokens: true, saturation: false };
     /// The queueing model alone.
-    pub const MODEL: Mode = Mode { model: true, tokens: false, saturation: false };
+    pub const MODEL: Mode = Mode { slo: false, model: true, tokens: false, saturation: false };
     /// The queueing model, and never below what saturation demands.
-    pub const HYBRID: Mode = Mode { model: true, tokens: false, saturation: true };
+    pub const HYBRID: Mode = Mode { slo: false, model: true, tokens: false, saturation: true };
+    /// Learned capacity and foresight.
+    pub const SLO: Mode = Mode { slo: true, model: false, tokens: false, saturation: false };
     /// All modes with their names in configuration.
-    const NAMES: [(&'static str, Mode); 7] = [
+    const NAMES: [(&'static str, Mode); 9] = [
+        ("slo", Mode::SLO),
+        ("slo+saturation", Mode { slo: true, ..Mode::SATURATION }),
         ("saturation", Mode::SATURATION),
         ("tokens", Mode::TOKENS),
         ("model", Mode::MODEL),
@@ -37,16 +43,17 @@ impl Mode {
         ("model+tokens+saturation", Mode { tokens: true, ..Mode::HYBRID }),
     ];
     /// What may be written, for messages.
-    pub const CHOICES: &'static str = "saturation, tokens, model, hybrid, or several joined by +";
+    pub const CHOICES: &'static str = "slo, saturation, tokens, model, hybrid, or several joined by +";
 
     /// The mode of a name: one of the above, or analyzers joined by `+` in any order.
     pub fn parse(name: &str) -> Option<Mode> {
         if name == "hybrid" {
             return Some(Mode::HYBRID);
         }
-        let mut mode = Mode { model: false, tokens: false, saturation: false };
+        let mut mode = Mode { slo: false, model: false, tokens: false, saturation: false };
         for part in name.split('+') {
             let analyzer = match part.trim() {
+                "slo" => &mut mode.slo,
                 "model" => &mut mode.model,
                 "tokens" => &mut mode.tokens,
                 "saturation" => &mut mode.saturation,
@@ -54,7 +61,8 @@ impl Mode {
             };
             *analyzer = true;
         }
-        Some(mode)
+        // It brings its own model of a replica, so another beside it would only be a second opinion.
+        (!mode.slo || !mode.model && !mode.tokens).then_some(mode)
     }
 
     /// Name in configuration.
@@ -64,7 +72,7 @@ impl Mode {
 
     /// Whether some analyzer sizes by demand, so that the plan does not go by steps.
     pub fn sizes_by_demand(self) -> bool {
-        self.model || self.tokens
+        self.slo || self.model || self.tokens
     }
 }
 
@@ -79,7 +87,7 @@ mod tests {
         }
         assert_eq!(Mode::parse("saturation+model"), Some(Mode::HYBRID));
         assert_eq!(Mode::parse("saturation + tokens").map(Mode::as_str), Some("tokens+saturation"));
-        for wrong in ["", "hybrid+tokens", "modle", "model+"] {
+        for wrong in ["", "hybrid+tokens", "modle", "model+", "slo+model"] {
             assert_eq!(Mode::parse(wrong), None, "{wrong:?}");
         }
     }

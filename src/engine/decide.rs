@@ -32,11 +32,12 @@ impl Engine {
         let variants = std::mem::take(&mut self.topology.models[id as usize].variants);
         scratch.loads.clear();
         scratch.tokens.clear();
+        scratch.counted.clear();
         scratch.observed.clear();
         scratch.wishes.clear();
         for (index, variant) in variants.iter().enumerate() {
             let variant = &self.topology.variants[*variant as usize];
-            let readings = (&mut scratch.loads, &mut scratch.tokens);
+            let readings = (&mut scratch.loads, &mut scratch.tokens, &mut scratch.counted);
             let mut observed = observe(&self.store, variant, index as u32, self.stream, readings);
             (observed.pods, observed.pending) = replica_counts(&observed, variant.plan.as_ref());
             scratch.observed.push(observed);

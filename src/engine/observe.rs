@@ -4,6 +4,7 @@ use super::readings::{Reading, Readings};
 use super::store::{Replica, Store, SubjectId, Window};
 use super::topology::VariantState;
 use crate::analyze::saturation::ReplicaLoad;
+use crate::analyze::slo::ReplicaTotals;
 use crate::analyze::tokens::{ReplicaTokens, SchedulerQueue};
 use crate::limits::{SILENCE_MIN_MS, SILENCE_UNKNOWN_MS};
 use crate::publish::{Fault, Health, Load};
@@ -223,7 +224,7 @@ pub fn observe(
     variant: &VariantState,
     index: u32,
     now: TimeMs,
-    (loads, tokens): (&mut Vec<ReplicaLoad>, &mut Vec<ReplicaTokens>),
+    (loads, tokens, counted): (&mut Vec<ReplicaLoad>, &mut Vec<ReplicaTokens>, &mut Vec<ReplicaTotals>),
 ) -> Observed {
     let mut sums = Sums::default();
     let mut observed = Observed::nothing();
@@ -263,6 +264,7 @@ pub fn observe(
                 observed.reporting += 1;
                 loads.push(ReplicaLoad { variant: index, kv_cache_usage: kv.max, queue_length: waiting.max });
                 tokens.push(token_readings(replica, &readings, index, kv, waiting));
+                counted.push(totals_of((*id, replica), &readings, index, kv, waiting));
             }
             (None, _) => *sums.missing.entry(Signal::KvCacheUsage).or_default() += 1,
             (_, None) => *sums.missing.entry(Signal::RequestsWaiting).or_default() += 1,
@@ -304,6 +306,36 @@ fn token_readings(
         avg_input_tokens: totals.avg_prompt_tokens().unwrap_or(0.0),
         avg_output_tokens: totals.avg_generation_tokens().unwrap_or(0.0),
         prefix_cache_hit_rate: if queries > 0.0 { (hits / queries).min(1.0) } else { 0.0 },
+    }
+}
+
+fn totals_of(
+    (id, replica): (SubjectId, &Replica),
+    readings: &Readings,
+    index: u32,
+    kv: &Reading,
+    waiting: &Reading,
+) -> ReplicaTotals {
+    use Signal::*;
+    let total = |signal| readings.get(signal).map_or(0.0, |reading| reading.total);
+    let capacity = replica.kv_capacity_tokens.unwrap_or(0.0);
+    ReplicaTotals {
+        id: (id, replica.first_seen.0),
+        variant: index,
+        at: replica.last_seen,
+        finished: total(RequestsFinished),
+        finished_before: readings.get(RequestsFinished).map_or(0.0, |reading| reading.before),
+        inside: readings.value(RequestsRunning).unwrap_or(0.0) + waiting.value,
+        waiting: waiting.value,
+        prompts: total(TimeToFirstTokenCount),
+        generated: (total(RequestGenerationTokensCount), total(RequestGenerationTokensSum)),
+        prompt_tokens: total(PromptTokens),
+        cached_tokens: total(PrefixCacheHits),
+        itl_sum_ms: total(InterTokenLatencySum),
+        itl_count: total(InterTokenLatencyCount),
+        kv_tokens: kv.value * capacity,
+        kv_capacity: capacity,
+        kv_readings: (0.0, 0.0),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
 use super::change::saturation_targets;
+use super::foresee::{Foresight, look_ahead};
 use super::observe::{Arrivals, Observed, Totals};
 use super::topology::{ModelId, VariantId};
 use super::{Engine, Scratch};
@@ -38,7 +39,14 @@ impl Engine {
         let held_back = scheduler.map_or(0.0, |queue| queue.size);
         let mut seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), fallback: None };
         if config.mode.sizes_by_demand() {
-            match self.wishes((id, model), config, variants, scheduler, &seen, scratch) {
+            if config.mode.slo {
+                self.recall(id, variants, &mut scratch.recalled);
+            }
+            let outcome = self.wishes((id, model), config, variants, scheduler, &seen, scratch);
+            if config.mode.slo {
+                self.remember(id, variants, &mut scratch.recalled);
+            }
+            match outcome {
                 Ok(()) => {
                     scratch.plan.clear();
                     scratch.plan.extend(scratch.wishes.iter().map(|wish| (wish.replicas, wish.cause)));
@@ -52,6 +60,14 @@ impl Engine {
         saturation_targets(scratch);
         scratch.plan.clear();
         scratch.plan.extend_from_slice(&scratch.saturation);
+        if seen.fallback == Some(Unknown::Learning) {
+            // Until a replica's capacity is known, nobody knows that fewer would do.
+            for ((count, cause), state) in scratch.plan.iter_mut().zip(&scratch.states) {
+                if *count < state.current {
+                    (*count, *cause) = (state.current, Cause::HoldInput);
+                }
+            }
+        }
         seen
     }
 
@@ -70,7 +86,9 @@ impl Engine {
             saturation_targets(scratch);
             self.replica_states(variants, scratch);
         }
-        let Scratch { observed, states, tokens, wishes, saturation, analysis, .. } = scratch;
+        let Scratch {
+            observed, states, tokens, wishes, saturation, analysis, counted, sized, recalled, ..
+        } = scratch;
         let of = |(id, state): (&VariantId, &VariantState)| {
             let variant = &self.topology.variants[*id as usize];
             PlanVariant { config: &variant.config, state: *state, sizing: variant.sizing }
@@ -92,7 +110,13 @@ impl Engine {
             is_partial: observed.iter().any(silent),
             observed_at: observed.iter().filter_map(|o| o.health.newest_sample).max().unwrap_or(self.stream),
         };
-        self.planner.wishes(wishes, config.mode, &mut self.token_memory, &input)?;
+        if config.mode.slo {
+            let mut foresight = Foresight { counted, tokens: tokens_known, sized, recalled };
+            let demand = look_ahead(config, &states_of, scheduler, &mut foresight)?;
+            self.planner.by_foresight(wishes, &input, sized, &demand)?;
+        } else {
+            self.planner.wishes(wishes, config.mode, &mut self.token_memory, &input)?;
+        }
         let saturation = config.mode.saturation.then_some(saturation.as_slice());
         if let Some(targets) = saturation {
             arbitrate(wishes, &states_of, analysis, &config.saturation, targets);

@@ -25,6 +25,10 @@ pub struct Reading {
     pub recent: f64,
     /// Counter: span of that increase, ms.
     pub recent_span_ms: i64,
+    /// Counter: increase since it was first seen.
+    pub total: f64,
+    /// Counter: where it stood then.
+    pub before: f64,
 }
 
 const NOTHING: Reading = Reading {
@@ -35,6 +39,8 @@ const NOTHING: Reading = Reading {
     span_ms: 0,
     recent: 0.0,
     recent_span_ms: 0,
+    total: 0.0,
+    before: 0.0,
 };
 
 /// All signals of one subject at one moment.
@@ -74,8 +80,11 @@ impl Readings {
                         readings.active_at = readings.active_at.max(counter.grown_at());
                     }
                     let (long, recent) = (counter.increase(now, WINDOW_MS), counter.increase(now, RECENT_MS));
+                    let (total, before) = counter.since_first();
                     Reading {
                         rank: slot.rank,
+                        total,
+                        before,
                         value: long.amount,
                         span_ms: long.span_ms,
                         recent: recent.amount,
@@ -122,6 +131,8 @@ impl Reading {
             self.span_ms = self.span_ms.max(other.span_ms);
             self.recent = merge(self.recent, other.recent);
             self.recent_span_ms = self.recent_span_ms.max(other.recent_span_ms);
+            self.total += other.total;
+            self.before += other.before;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::store::{OwnedKey, Replica, Store, SubjectId};
 use crate::analyze::queueing::{Sizing, Tokens};
+use crate::analyze::slo::{ModelMemory, VariantMemory};
 use crate::config::{ModelConfig, ModelKey, Role, Snapshot, TargetKind, Variant, VariantKey};
 use crate::optimize::stabilize::Stabilizer;
 use crate::publish::{Decision, ScalingCount};
@@ -101,6 +102,8 @@ pub struct VariantState {
     pub stabilizer: Stabilizer,
     /// Last sizing by the queueing model.
     pub sizing: Option<Sizing>,
+    /// What the `slo` analyzer has learned of it.
+    pub learned: VariantMemory,
 }
 
 /// One model of the snapshot.
@@ -116,6 +119,8 @@ pub struct ModelState {
     pub schedulers: Vec<SubjectId>,
     /// Average request, as last known.
     pub tokens: Option<Tokens>,
+    /// What the `slo` analyzer remembers of its load.
+    pub load: ModelMemory,
     /// Last stream time at which a request was seen.
     pub last_active: Option<TimeMs>,
     /// Since when the model is watched without a gap that could hide a request.
@@ -210,6 +215,7 @@ impl Topology {
             variants: Vec::new(),
             schedulers: Vec::new(),
             tokens: None,
+            load: ModelMemory::default(),
             last_active: None,
             watched_since: None,
             is_limited: false,
@@ -268,6 +274,7 @@ impl Topology {
                     scalings: Vec::new(),
                     stabilizer: Stabilizer::default(),
                     sizing: None,
+                    learned: VariantMemory::default(),
                 }) as VariantId;
                 self.variant_ids.insert(key.clone(), id);
                 id

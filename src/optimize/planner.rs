@@ -13,6 +13,8 @@
 //! Wishes are functions of what is observed. What was asked for before is looked at by [`hold`] alone, after
 //! them: it keeps what must not be lowered, and given its own answer it gives it again.
 
+mod foresight;
+
 use super::cause::Cause;
 use super::cost_aware::{self, CostAware, Step};
 use super::mix::{self, Mixer};
@@ -121,6 +123,10 @@ pub enum Unknown {
     Profile,
     /// No replica reports the size of its KV cache.
     KvCapacity,
+    /// No service class states targets for the model.
+    Targets,
+    /// Too little has been observed to know what a replica carries.
+    Learning,
 }
 
 impl Unknown {
@@ -131,6 +137,12 @@ impl Unknown {
             Unknown::RequestLength => "the request length is not known; forward the token counters",
             Unknown::Profile => "no variant has performance parameters and a batch size; add modelProfile",
             Unknown::KvCapacity => "no replica reports its KV cache size; forward vllm:cache_config_info",
+            Unknown::Targets => {
+                "no service class states targets for the model; add it to service-classes-config"
+            }
+            Unknown::Learning => {
+                "too little has been observed to know what a replica carries; it is learned under load"
+            }
         }
     }
 }
@@ -202,8 +214,14 @@ impl Planner {
         if out.iter().all(|wish| wish.capacity_per_s.is_none()) {
             return Err(Unknown::Profile);
         }
+        self.cover(out, input.variants, rate_per_s);
+        Ok(())
+    }
+
+    /// Fills in the cheapest replicas whose capacities cover `rate_per_s`.
+    fn cover(&mut self, out: &mut [Wish], variants: &[PlanVariant<'_>], rate_per_s: f64) {
         self.offers.clear();
-        for (variant, wish) in input.variants.iter().zip(out.iter()) {
+        for (variant, wish) in variants.iter().zip(out.iter()) {
             // A change is counted from what runs, so that asking again changes nothing.
             let base = variant.state.current;
             let (min, max) = match wish.capacity_per_s {
@@ -214,13 +232,12 @@ impl Planner {
             self.offers.push(mix::Offer { capacity, cost: variant.state.cost, base, min, max });
         }
         let unmet = self.mixer.solve_into(&mut self.counts, rate_per_s, &self.offers);
-        for ((wish, variant), count) in out.iter_mut().zip(input.variants).zip(&self.counts) {
+        for ((wish, variant), count) in out.iter_mut().zip(variants).zip(&self.counts) {
             (wish.replicas, wish.analyzed) = (*count, *count);
             if unmet > 0.0 && *count == variant.state.max {
                 wish.cause = Cause::AtMaximum;
             }
         }
-        Ok(())
     }
 
     /// Wishes by token capacity, one per variant, into `out`.
@@ -319,7 +336,7 @@ fn size(variant: &PlanVariant<'_>, config: &ModelConfig, tokens: Tokens) -> Wish
 const QUEUE_SLOWDOWN: f64 = crate::config::QueueingConfig::SLO_MULTIPLIER;
 
 /// The profile for the accelerator that the variant runs on.
-fn own_profile(variant: &Variant) -> Option<&Profile> {
+pub fn own_profile(variant: &Variant) -> Option<&Profile> {
     variant.profiles.iter().find(|profile| profile.accelerator == variant.accelerator)
 }
 
@@ -338,7 +355,7 @@ fn queue(profile: &Profile, tokens: Tokens) -> Option<Queue> {
 }
 
 /// Explicit targets: those of the queueing entry, else those of the service class.
-fn targets(variant: &Variant, config: &ModelConfig) -> Option<SloTargets> {
+pub fn targets(variant: &Variant, config: &ModelConfig) -> Option<SloTargets> {
     let given = |targets: &SloTargets| targets.ttft_ms > 0.0 || targets.itl_ms > 0.0 || targets.tps > 0.0;
     let entry = config.queueing.map(|queueing| queueing.targets);
     entry.filter(given).or_else(|| variant.slo.as_ref().map(|slo| slo.targets).filter(given))

@@ -5,7 +5,7 @@ use crate::mutate::damage;
 use crate::support::{Pod, Scrape, World, at, inventory, scale_to_zero, thresholds, variant};
 use inferno_sidecar::config::objects::documents;
 use inferno_sidecar::config::resolve::{Resolved, resolve};
-use inferno_sidecar::publish::promql::Query;
+use inferno_sidecar::publish::promql::{Moment, Query};
 use inferno_sidecar::publish::select::View;
 use rand::RngExt;
 
@@ -51,14 +51,15 @@ fn queries() {
         "inferno_desired_replicas - on (variant_name) inferno_current_replicas",
         "clamp_max(-inferno_desired_replicas[5m], 3) unless absent(up)",
     ];
+    let moment = Moment { time: at(16.0), start: at(1.0), end: at(16.0) };
     let view = View { board: world.engine.board(), now: at(16.0), aliases: true };
     attempts("queries", |random| {
         let mut text = sound[random.random_range(0..sound.len())].as_bytes().to_vec();
         damage(random, &mut text);
         let text = String::from_utf8_lossy(&text);
         if let Ok(query) = Query::parse(&text) {
-            let once = format!("{:?}", query.evaluate(&view));
-            assert_eq!(once, format!("{:?}", query.evaluate(&view)), "{text}");
+            let once = format!("{:?}", query.evaluate(&view, moment));
+            assert_eq!(once, format!("{:?}", query.evaluate(&view, moment)), "{text}");
         }
     });
 }

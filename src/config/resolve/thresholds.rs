@@ -117,7 +117,8 @@ impl PerModel {
         let saturation = merged(&rows);
         let stated = rows.iter().find_map(|row| row.mode);
         let mode = stated.unwrap_or_else(|| implied_mode(main, &saturation, queueing.is_some()));
-        let down_ms = if mode.sizes_by_demand() { Stabilization::DEMAND_DOWN_MS } else { 0 };
+        // `slo` has a hold of its own, as long as a replica takes to start.
+        let down_ms = if mode.sizes_by_demand() && !mode.slo { Stabilization::DEMAND_DOWN_MS } else { 0 };
         let stabilization = Stabilization {
             up_ms: rows.iter().find_map(|row| row.up_ms).unwrap_or(0),
             down_ms: rows.iter().find_map(|row| row.down_ms).unwrap_or(down_ms),

@@ -1,0 +1,234 @@
+//! Arrivals of a model at the stream's own resolution: counts per bin of sample time.
+//!
+//! Input: how many requests arrived over which span. Output: rates, their spread beyond chance, their
+//! trend, and how far the load has risen within a horizon before. Bounded: the last hour.
+
+use std::collections::VecDeque;
+
+use crate::units::TimeMs;
+
+/// Length of a bin, ms.
+pub const BIN_MS: i64 = 5_000;
+/// Bins kept: one hour.
+const BINS_MAX: usize = 720;
+/// Bins of the window over which the spread is measured: ten minutes.
+const SPREAD_BINS: usize = 120;
+/// Bins that are averaged to one value when the spread is measured.
+const SPREAD_GROUP: usize = 3;
+/// Bins of the long and the short mean: a minute and 15 s.
+const LONG_BINS: usize = 12;
+const SHORT_BINS: usize = 3;
+/// Bins between two beginnings whose surge is looked at.
+const SURGE_STEP: usize = 3;
+/// Surges that must have been seen.
+const SURGES_MIN: usize = 12;
+/// Requests of a minute below which its surge says nothing.
+const REQUESTS_MIN: f64 = 10.0;
+/// Bins of the window over which the trend is fitted: four minutes.
+const TREND_BINS: usize = 48;
+
+/// Arrivals per bin, the newest last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Arrivals {
+    bins: VecDeque<f64>,
+    /// Index of the newest bin on the axis of sample time.
+    newest: i64,
+}
+
+/// A straight line through the recent rates.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Trend {
+    /// Change of the rate, per s per s.
+    pub slope_per_s2: f64,
+    /// Standard error of the slope.
+    pub error_per_s2: f64,
+}
+
+impl Arrivals {
+    /// Adds `count` arrivals, spread evenly over `(from, to]`. What lies before the window is dropped.
+    pub fn add(&mut self, from: TimeMs, to: TimeMs, count: f64) {
+        let span_ms = to.since(from);
+        if span_ms <= 0 || !count.is_finite() {
+            return;
+        }
+        let (first, last) = ((from.0).div_euclid(BIN_MS), (to.0 - 1).div_euclid(BIN_MS));
+        self.reach(last, first);
+        for index in first.max(last - BINS_MAX as i64)..=last {
+            let overlap_ms = ((index + 1) * BIN_MS).min(to.0) - (index * BIN_MS).max(from.0);
+            let back = (self.newest - index) as usize;
+            if let Some(at) = self.bins.len().checked_sub(back + 1) {
+                self.bins[at] += count * overlap_ms as f64 / span_ms as f64;
+            }
+        }
+    }
+
+    fn reach(&mut self, last: i64, first: i64) {
+        if self.bins.is_empty() {
+            self.newest = first - 1;
+        }
+        let missing = (last - self.newest).max(0);
+        for _ in 0..missing.min(BINS_MAX as i64) {
+            if self.bins.len() == BINS_MAX {
+                self.bins.pop_front();
+            }
+            self.bins.push_back(0.0);
+        }
+        self.newest = self.newest.max(last);
+    }
+
+    /// Time covered, ms.
+    pub fn span_ms(&self) -> i64 {
+        self.bins.len() as i64 * BIN_MS
+    }
+
+    /// Mean rate over the `bins` before the newest, which may still fill, per s; 0 without any.
+    pub fn rate_per_s(&self, bins: usize) -> f64 {
+        let (sum, count) =
+            self.closed().take(bins).fold((0.0, 0), |(sum, n), bin| (sum + bin.max(0.0), n + 1));
+        if count == 0 { 0.0 } else { sum * 1000.0 / (f64::from(count) * BIN_MS as f64) }
+    }
+
+    /// Full bins, newest first.
+    fn closed(&self) -> impl Iterator<Item = f64> + '_ {
+        self.bins.iter().rev().skip(1).copied()
+    }
+
+    /// Variance of the counts over their mean, after the slow changes are taken out by differences; 1 for
+    /// independent arrivals, which is also the least that is returned.
+    pub fn dispersion(&self) -> f64 {
+        let mut sum = 0.0;
+        let mut squares = 0.0;
+        let (mut groups, mut previous): (u32, Option<f64>) = (0, None);
+        let (mut group, mut filled) = (0.0, 0);
+        for bin in self.closed().take(SPREAD_BINS) {
+            (group, filled) = (group + bin.max(0.0), filled + 1);
+            if filled < SPREAD_GROUP {
+                continue;
+            }
+            if let Some(previous) = previous {
+                // Half the squared difference of neighbours estimates the variance free of drift.
+                squares += (group - previous) * (group - previous) / 2.0;
+                sum += (group + previous) / 2.0;
+                groups += 1;
+            }
+            previous = Some(group);
+            (group, filled) = (0.0, 0);
+        }
+        if groups < 4 || sum <= 0.0 { 1.0 } else { (squares / sum).max(1.0) }
+    }
+
+    /// Straight line through the rates of the last minutes.
+    pub fn trend(&self) -> Trend {
+        let bins = self.closed().take(TREND_BINS);
+        let (mut n, mut x1, mut x2, mut y1, mut xy, mut y2) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+        for (index, bin) in bins.enumerate() {
+            let x = -(index as f64) * BIN_MS as f64 / 1000.0;
+            let y = bin.max(0.0) * 1000.0 / BIN_MS as f64;
+            (n, x1, x2) = (n + 1.0, x1 + x, x2 + x * x);
+            (y1, xy, y2) = (y1 + y, xy + x * y, y2 + y * y);
+        }
+        let spread = x2 - x1 * x1 / f64::max(n, 1.0);
+        if n < 6.0 || spread <= 0.0 {
+            return Trend::default();
+        }
+        let slope = (xy - x1 * y1 / n) / spread;
+        let rest = (y2 - y1 * y1 / n - slope * slope * spread).max(0.0);
+        Trend { slope_per_s2: slope, error_per_s2: (rest / (n - 2.0) / spread).sqrt() }
+    }
+
+    /// Rate that arrives, as of `back` full bins ago: the minute's mean, or that of the last 15 s where it
+    /// is higher by more than its error.
+    pub fn arriving_per_s(&self, back: usize, dispersion: f64) -> f64 {
+        let mean = |bins: usize| {
+            let (sum, count) = self
+                .closed()
+                .skip(back)
+                .take(bins)
+                .fold((0.0, 0.0), |(sum, n), bin| (sum + bin.max(0.0), n + 1.0));
+            if count == 0.0 { 0.0 } else { sum * 1000.0 / (count * BIN_MS as f64) }
+        };
+        let (long, short) = (mean(LONG_BINS), mean(SHORT_BINS));
+        let error = (dispersion * short / (SHORT_BINS as f64 * BIN_MS as f64 / 1000.0)).sqrt();
+        long.max(short - error)
+    }
+
+    /// How much more than the rate that arrives was needed within `horizon_ms`, as seen over the last hour:
+    /// the `share`-quantile of (highest rate of any `window` bins within the horizon) over (rate at its
+    /// beginning). `None` while too little is known.
+    pub fn surge(&self, horizon_ms: i64, window: usize, share: f64, dispersion: f64) -> Option<f64> {
+        let closed = self.bins.len().saturating_sub(1);
+        let (horizon, window) = ((horizon_ms / BIN_MS) as usize, window.clamp(1, LONG_BINS));
+        // The first bins of a stream are those in which it began.
+        let first = 4 + LONG_BINS;
+        if closed < first + horizon + SURGES_MIN * SURGE_STEP {
+            return None;
+        }
+        let mut sums = vec![0.0; closed + 1];
+        for index in 0..closed {
+            sums[index + 1] = sums[index] + self.bins[index].max(0.0);
+        }
+        let rate =
+            |end: usize, bins: usize| (sums[end] - sums[end - bins]) * 1000.0 / (bins as f64 * BIN_MS as f64);
+        let mut ratios = Vec::with_capacity(closed / SURGE_STEP);
+        let mut at = first;
+        while at + horizon <= closed {
+            let short = rate(at, SHORT_BINS);
+            let error = (dispersion * short / (SHORT_BINS as f64 * BIN_MS as f64 / 1000.0)).sqrt();
+            let arriving = rate(at, LONG_BINS).max(short - error);
+            // A handful of requests says nothing.
+            if arriving * (LONG_BINS as i64 * BIN_MS) as f64 / 1000.0 >= REQUESTS_MIN {
+                let peak = (at + 1..=at + horizon).map(|end| rate(end, window)).fold(0.0, f64::max);
+                ratios.push(peak / arriving);
+            }
+            at += SURGE_STEP;
+        }
+        if ratios.len() < SURGES_MIN {
+            return None;
+        }
+        ratios.sort_unstable_by(f64::total_cmp);
+        Some(ratios[((ratios.len() as f64 * share) as usize).min(ratios.len() - 1)].max(1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steady(seconds: i64, per_s: f64) -> Arrivals {
+        let mut arrivals = Arrivals::default();
+        for second in 0..seconds {
+            arrivals.add(TimeMs(second * 1000), TimeMs((second + 1) * 1000), per_s);
+        }
+        arrivals
+    }
+
+    #[test]
+    fn a_steady_load_has_its_rate_no_trend_and_no_growth() {
+        let arrivals = steady(1800, 4.0);
+        assert!((arrivals.rate_per_s(12) - 4.0).abs() < 1e-9);
+        assert!(arrivals.trend().slope_per_s2.abs() < 1e-9);
+        assert_eq!(arrivals.dispersion(), 1.0);
+        assert!((arrivals.surge(110_000, 3, 0.9, 1.0).unwrap() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_ramp_shows_in_trend_and_growth() {
+        let mut arrivals = Arrivals::default();
+        for second in 0..1800 {
+            let count = 5.0 + second as f64 * 0.01;
+            arrivals.add(TimeMs(second * 1000), TimeMs((second + 1) * 1000), count);
+        }
+        let trend = arrivals.trend();
+        assert!((trend.slope_per_s2 - 0.01).abs() < 1e-6, "{trend:?}");
+        assert!(arrivals.surge(110_000, 3, 0.5, 1.0).unwrap() > 1.05);
+    }
+
+    #[test]
+    fn memory_stays_bounded_whatever_the_gaps() {
+        let mut arrivals = steady(100, 1.0);
+        arrivals.add(TimeMs(1_000_000_000), TimeMs(1_000_005_000), 7.0);
+        arrivals.add(TimeMs(1_000_005_000), TimeMs(1_000_010_000), 7.0);
+        assert!(arrivals.bins.len() <= BINS_MAX);
+        assert!((arrivals.rate_per_s(1) - 1.4).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,192 @@
+//! How many requests per second one replica carries within its targets.
+//!
+//! A request with `P` prompt tokens to compute and `G` generated ones asks for
+//! `S = c P + b G + d G (P + G/2)` of engine time besides the base time `a` of every iteration. At
+//! `lambda` requests per second the share `lambda S` of the time is work, the rest is left for bases, so
+//! the mean iteration takes `T = a / (1 - lambda S)`, and by Little's law `lambda G T` requests decode.
+
+use super::fit::Coefficients;
+
+/// Standard deviations by which a mean may be exceeded: 99 % of a normal law lie below.
+const SIGMAS: f64 = 2.33;
+/// Share of the KV cache and of the sequences that the load and its fluctuations may fill.
+const ROOM_SHARE: f64 = 0.95;
+/// Largest share of the engine's time that is work: beyond it any burst becomes a queue.
+const WORK_MAX: f64 = 0.92;
+/// The 99th percentile of an exponential wait over its mean.
+const P99_OVER_MEAN: f64 = 4.605;
+/// Halvings of the interval in which the capacity lies.
+const STEPS: u32 = 40;
+
+/// An average request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Prompt tokens that are computed: without those found in the prefix cache.
+    pub computed: f64,
+    /// Prompt tokens in all.
+    pub prompt: f64,
+    /// Generated tokens.
+    pub output: f64,
+    /// Squared coefficient of variation of the prompt tokens.
+    pub prompt_cv2: f64,
+    /// Squared coefficient of variation of the generated tokens.
+    pub output_cv2: f64,
+}
+
+/// Limits of one replica and the targets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Target of the time to first token, ms; 0 for none.
+    pub ttft_ms: f64,
+    /// Target of the time per output token, ms; 0 for none.
+    pub itl_ms: f64,
+    /// KV cache, tokens; 0 when not known.
+    pub kv_tokens: f64,
+    /// Most sequences that run together; 0 when not known.
+    pub max_seqs: f64,
+}
+
+/// Which limit binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Time to first token.
+    Ttft,
+    /// Time per output token.
+    Itl,
+    /// KV cache.
+    Kv,
+    /// Sequences that run together.
+    Sequences,
+    /// The engine's time.
+    Work,
+}
+
+/// Capacity of one replica.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Capacity {
+    /// Requests per second.
+    pub rate_per_s: f64,
+    /// What binds at that rate.
+    pub binding: Binding,
+    /// Time that a request spends in the engine at that rate, s.
+    pub residence_s: f64,
+}
+
+/// Largest rate within all limits; `None` when not even an idle replica meets the targets.
+pub fn capacity(time: &Coefficients, shape: &Shape, limits: &Limits) -> Option<Capacity> {
+    let work_s = work_ms(time, shape) / 1000.0;
+    if !(work_s > 0.0 && work_s.is_finite()) {
+        return None;
+    }
+    violated(time, shape, limits, 0.0).is_none().then_some(())?;
+    let (mut low, mut high) = (0.0, WORK_MAX / work_s);
+    let mut binding = Binding::Work;
+    if violated(time, shape, limits, high).is_none() {
+        low = high;
+    }
+    for _ in 0..STEPS {
+        let middle = (low + high) / 2.0;
+        match violated(time, shape, limits, middle) {
+            Some(limit) => (high, binding) = (middle, limit),
+            None => low = middle,
+        }
+    }
+    let residence_s = residence_ms(time, shape, low) / 1000.0;
+    (low > 0.0).then_some(Capacity { rate_per_s: low, binding, residence_s })
+}
+
+fn work_ms(time: &Coefficients, shape: &Shape) -> f64 {
+    time.c * shape.computed
+        + time.b * shape.output
+        + time.d * shape.output * (shape.prompt + shape.output / 2.0)
+}
+
+fn iteration_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
+    time.a / (1.0 - rate_per_s * work_ms(time, shape) / 1000.0).max(1e-6)
+}
+
+fn residence_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
+    shape.output * iteration_ms(time, shape, rate_per_s) + time.c * shape.computed
+}
+
+/// The limit that `rate_per_s` breaks first, if any.
+fn violated(time: &Coefficients, shape: &Shape, limits: &Limits, rate_per_s: f64) -> Option<Binding> {
+    if limits.itl_ms > 0.0 && shape.output > 1.5 && itl_p99_ms(time, shape, rate_per_s) > limits.itl_ms {
+        return Some(Binding::Itl);
+    }
+    // Requests inside are about Poisson, and so are their tokens with the spread of their lengths.
+    let inside = rate_per_s * residence_ms(time, shape, rate_per_s) / 1000.0;
+    if limits.max_seqs > 0.0 && inside + SIGMAS * inside.sqrt() > ROOM_SHARE * limits.max_seqs {
+        return Some(Binding::Sequences);
+    }
+    // A request that generates long stays long, so what is seen inside is longer than what arrives.
+    let held = shape.prompt + shape.output * (1.0 + shape.output_cv2) / 2.0;
+    let spread = (inside * (1.0 + shape.prompt_cv2)).sqrt();
+    if limits.kv_tokens > 0.0 && (inside + SIGMAS * spread) * held > ROOM_SHARE * limits.kv_tokens {
+        return Some(Binding::Kv);
+    }
+    if limits.ttft_ms > 0.0 && ttft_p99_ms(time, shape, rate_per_s) > limits.ttft_ms {
+        return Some(Binding::Ttft);
+    }
+    None
+}
+
+/// 99th percentile of a request's mean time per output token: the mean iteration, and what the prompts that
+/// happen to be computed during its life add. Those are a compound Poisson process, so over a life of `L`
+/// their work has the standard deviation `c P sqrt(lambda L (1 + cv^2))`.
+fn itl_p99_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
+    let mean_ms = iteration_ms(time, shape, rate_per_s);
+    let life_ms = (shape.output * mean_ms).max(1.0);
+    let work_ms = time.c * shape.computed;
+    let deviation = work_ms * (rate_per_s / 1000.0 * (1.0 + shape.prompt_cv2) / life_ms).sqrt();
+    mean_ms * (1.0 + SIGMAS * deviation)
+}
+
+/// 99th percentile of the time to first token: the prompts ahead form a queue with one server, whose speed
+/// is what decoding leaves (Pollaczek-Khinchine for the mean wait, taken as exponential), then the own
+/// prompt at the mean pace.
+fn ttft_p99_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
+    let decode_ms = work_ms(time, shape) - time.c * shape.computed;
+    let left = (1.0 - rate_per_s * decode_ms / 1000.0).max(1e-6);
+    let service_ms = (time.c * shape.computed + time.a.min(time.c * shape.computed)) / left;
+    let busy = rate_per_s * service_ms / 1000.0;
+    if busy >= 1.0 {
+        return f64::INFINITY;
+    }
+    let wait_ms = busy * service_ms * (1.0 + shape.prompt_cv2) / (2.0 * (1.0 - busy));
+    let own_ms = service_ms * (1.0 + shape.prompt_cv2.sqrt());
+    iteration_ms(time, shape, rate_per_s) + own_ms.max(wait_ms * P99_OVER_MEAN) + service_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Coefficients = Coefficients { a: 16.5, b: 0.05, c: 0.075, d: 0.00013 };
+    const SHAPE: Shape =
+        Shape { computed: 500.0, prompt: 500.0, output: 200.0, prompt_cv2: 1.0, output_cv2: 1.0 };
+    const LIMITS: Limits = Limits { ttft_ms: 2000.0, itl_ms: 60.0, kv_tokens: 41_408.0, max_seqs: 256.0 };
+
+    #[test]
+    fn capacity_falls_with_tighter_targets_and_longer_requests() {
+        let rate = |shape: &Shape, limits: &Limits| capacity(&TIME, shape, limits).unwrap().rate_per_s;
+        let base = rate(&SHAPE, &LIMITS);
+        assert!(base > 0.0);
+        assert!(rate(&SHAPE, &Limits { itl_ms: 40.0, ..LIMITS }) < base);
+        assert!(rate(&SHAPE, &Limits { ttft_ms: 100.0, ..LIMITS }) <= base);
+        assert!(rate(&Shape { output: 400.0, ..SHAPE }, &LIMITS) < base);
+        assert!(rate(&Shape { computed: 250.0, ..SHAPE }, &LIMITS) > base);
+    }
+
+    #[test]
+    fn a_small_cache_binds_long_generations() {
+        let long = Shape { output: 2000.0, ..SHAPE };
+        assert_eq!(capacity(&TIME, &long, &LIMITS).unwrap().binding, Binding::Kv);
+    }
+
+    #[test]
+    fn an_unreachable_target_has_no_capacity() {
+        assert_eq!(capacity(&TIME, &SHAPE, &Limits { itl_ms: 10.0, ..LIMITS }), None);
+        assert_eq!(capacity(&TIME, &Shape { computed: f64::NAN, ..SHAPE }, &LIMITS), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! The `slo` mode: hands what the replicas have counted to the analyzer and its demand to the planner.
+
+use super::Engine;
+use super::topology::{ModelId, VariantId};
+use crate::analyze::queueing::Tokens;
+use crate::analyze::slo::fit::Coefficients;
+use crate::analyze::slo::{Demand, ModelMemory, ReplicaTotals, Shown, Sized, VariantMemory, stated};
+use crate::analyze::tokens::SchedulerQueue;
+use crate::config::{ModelConfig, PerfParms, Variant};
+use crate::optimize::planner::{PlanVariant, Unknown, own_profile, targets};
+
+/// What is remembered of one model and its variants, while it is decided.
+#[derive(Debug, Default)]
+pub(super) struct Recalled {
+    pub model: ModelMemory,
+    pub variants: Vec<VariantMemory>,
+}
+
+impl Engine {
+    /// Takes the memory of a model and its variants out, to be given back by [`Engine::remember`].
+    pub(super) fn recall(&mut self, id: ModelId, variants: &[VariantId], recalled: &mut Recalled) {
+        let learned = |id: &VariantId| std::mem::take(&mut self.topology.variants[*id as usize].learned);
+        recalled.variants.clear();
+        recalled.variants.extend(variants.iter().map(learned));
+        recalled.model = std::mem::take(&mut self.topology.models[id as usize].load);
+    }
+
+    /// Puts the memory of a model and its variants back.
+    pub(super) fn remember(&mut self, id: ModelId, variants: &[VariantId], recalled: &mut Recalled) {
+        for (id, memory) in variants.iter().zip(recalled.variants.drain(..)) {
+            self.topology.variants[*id as usize].learned = memory;
+        }
+        self.topology.models[id as usize].load = std::mem::take(&mut recalled.model);
+    }
+}
+
+/// What [`look_ahead`] reads and fills.
+pub(super) struct Foresight<'a> {
+    /// Counts of the replicas that report.
+    pub counted: &'a [ReplicaTotals],
+    /// Average request, once known.
+    pub tokens: Option<Tokens>,
+    /// Capacities, filled in.
+    pub sized: &'a mut Vec<Sized>,
+    /// What is remembered.
+    pub recalled: &'a mut Recalled,
+}
+
+/// Lets the analyzer take in what the replicas show, and asks it for the demand. The capacities of the
+/// variants are left in `scratch.sized`.
+pub(super) fn look_ahead(
+    config: &ModelConfig,
+    planned: &[PlanVariant<'_>],
+    scheduler: Option<SchedulerQueue>,
+    scratch: &mut Foresight<'_>,
+) -> Result<Demand, Unknown> {
+    let Recalled { model, variants: memories } = &mut *scratch.recalled;
+    let at = scratch.counted.iter().map(|replica| replica.at).max().ok_or(Unknown::ArrivalRate)?;
+    for (memory, variant) in memories.iter_mut().zip(planned) {
+        memory.fit.state(prior(variant.config));
+    }
+    let shown = Shown {
+        replicas: scratch.counted,
+        held_back: scheduler.map_or(0.0, |queue| queue.size),
+        request: scratch.tokens.map(|tokens| (tokens.input, tokens.output)),
+        at,
+    };
+    let wanted = planned.iter().map(|variant| variant.state.desired.unwrap_or(variant.state.current));
+    model.observe(&shown, wanted, memories);
+    scratch.sized.clear();
+    let (mut has_targets, mut patience_ms) = (false, 0.0_f64);
+    for (memory, variant) in memories.iter_mut().zip(planned) {
+        let targets = targets(variant.config, config);
+        has_targets |= targets.is_some();
+        let targets = targets.unwrap_or_default();
+        patience_ms = targets.ttft_ms.max(patience_ms);
+        let most = own_profile(variant.config).map_or(0.0, |profile| f64::from(profile.max_batch));
+        scratch.sized.push(model.capacity(memory, targets.ttft_ms, targets.itl_ms, most));
+    }
+    if !has_targets {
+        return Err(Unknown::Targets);
+    }
+    let known = |sized: &Sized| match sized {
+        Sized::Known(found) | Sized::Unreachable(found) => Some(*found),
+        Sized::Unknown => None,
+    };
+    let residence_s = scratch.sized.iter().find_map(known).ok_or(Unknown::Learning)?.residence_s;
+    if !model.is_ready() {
+        return Err(Unknown::Learning);
+    }
+    let carried_per_s: f64 = scratch
+        .sized
+        .iter()
+        .zip(planned)
+        .filter_map(|(sized, variant)| known(sized).map(|c| c.rate_per_s * f64::from(variant.state.current)))
+        .sum();
+    let horizon_ms = memories.iter().map(VariantMemory::startup_ms).max().unwrap_or_default();
+    Ok(model.demand(horizon_ms, carried_per_s, residence_s + patience_ms / 1000.0))
+}
+
+/// Parameters of the iteration-time model that the object states, as a start.
+fn prior(variant: &Variant) -> Option<Coefficients> {
+    match own_profile(variant)?.perf? {
+        PerfParms::Iteration { alpha, beta, gamma } => stated(alpha, beta, gamma),
+        _ => None,
+    }
+}

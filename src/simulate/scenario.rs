@@ -1,0 +1,121 @@
+//! What is simulated: a trace on a profile, with targets, start-up time and bounds.
+//!
+//! Also the fluid estimate of how many replicas a load needs, on which the clairvoyant policy and the
+//! replicas at the start rest.
+
+use std::sync::Arc;
+
+use super::profiles::NamedProfile;
+use super::trace::Trace;
+use crate::config::SloTargets;
+use crate::emulate::load;
+use crate::emulate::spec::{EngineVersion, FleetSpec, ModelSpec, NodeSpec, VariantSpec};
+use crate::units::TimeMs;
+
+/// Namespace of the simulated model.
+pub const NAMESPACE: &str = "llm";
+/// Name of its only variant.
+pub const VARIANT: &str = "simulated";
+/// Where simulated time starts: 2026-01-01, so that times look real.
+pub const START: TimeMs = TimeMs(1_767_225_600_000);
+/// How long a removed replica may go on with its requests, ms: room for long generations.
+const GRACE_MS: i64 = 120_000;
+
+/// One trace on one profile.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The requests, all of which the profile can hold.
+    pub trace: Arc<Trace>,
+    /// Who serves them.
+    pub profile: NamedProfile,
+    /// Targets; 0 means none.
+    pub slo: SloTargets,
+    /// From the creation of a replica until it is ready, ms.
+    pub startup_ms: i64,
+    /// Bounds of the replicas.
+    pub replicas: (u32, u32),
+    /// Replicas that are ready at the start.
+    pub initial: u32,
+    /// Interval at which the engines' metrics are read, ms.
+    pub scrape_ms: i64,
+    /// Decides names and ties; the trace is the same whatever it is.
+    pub seed: u64,
+}
+
+impl Scenario {
+    /// Name of the scenario: trace and profile.
+    pub fn name(&self) -> String {
+        format!("{} on {}", self.trace.name, self.profile.id)
+    }
+
+    /// The fleet at its start.
+    pub fn fleet(&self) -> FleetSpec {
+        let requests = self.trace.clone();
+        let rows = (0..requests.requests.len()).map(move |index| {
+            let request = requests.requests[index];
+            (request.arrival_ms, request.prompt_tokens, request.output_tokens)
+        });
+        let variant = VariantSpec {
+            name: VARIANT.to_owned(),
+            accelerator: self.profile.accelerator.clone(),
+            cost: self.profile.cost_per_hour,
+            profile: self.profile.engine,
+            engine: EngineVersion::V1,
+            startup_ms: self.startup_ms,
+            grace_ms: GRACE_MS,
+            replicas: self.initial,
+        };
+        FleetSpec {
+            start: START,
+            seed: self.seed,
+            models: vec![ModelSpec {
+                namespace: NAMESPACE.to_owned(),
+                model_id: self.profile.model.clone(),
+                slo: self.slo,
+                load: Box::new(load::trace(START, rows)),
+                variants: vec![variant],
+            }],
+            nodes: vec![NodeSpec { name: "gpu-a".to_owned(), gpus: 8 }],
+        }
+    }
+
+    /// Fluid replica demand per bin of `bin_ms`: the engine time that the bin's requests ask for over the
+    /// time one replica has at the targeted pace, or the share of its KV cache, whichever is larger. The
+    /// work of a request is spread over its own time at that pace.
+    ///
+    /// At a step time `T` a request with prompt `P` and output `G` takes `b G + c P + d G (P + G/2)` of
+    /// engine time, of which a step has `T - a`.
+    pub fn fluid_demand(&self, bin_ms: i64) -> Vec<f64> {
+        let engine = &self.profile.engine;
+        let time = &engine.iteration;
+        let pace_ms = self.pace_ms();
+        let share = 1.0 - time.a_ms / pace_ms;
+        let bins = (self.trace.duration_ms() / bin_ms + 1) as usize;
+        let (mut work, mut kv) = (vec![0.0; bins], vec![0.0; bins]);
+        for request in &self.trace.requests {
+            let (prompt, output) = (f64::from(request.prompt_tokens), f64::from(request.output_tokens));
+            let prefill_ms = time.c_ms * prompt + time.q_ms * prompt * prompt / 2.0;
+            let decode_ms = time.b_ms * output + time.d_ms * output * (prompt + output / 2.0);
+            let life_ms = output * pace_ms + prefill_ms / share;
+            let first = (request.arrival_ms / bin_ms as f64) as usize;
+            let last = (((request.arrival_ms + life_ms) / bin_ms as f64) as usize).min(bins - 1);
+            let spread = (last - first + 1) as f64;
+            work[first] += prefill_ms;
+            for bin in first..=last {
+                work[bin] += decode_ms / spread;
+                kv[bin] += (prompt + output / 2.0) * (life_ms / spread).min(bin_ms as f64);
+            }
+        }
+        let capacity_ms = share * bin_ms as f64;
+        let kv_capacity = engine.kv_tokens() as f64 * bin_ms as f64;
+        work.iter().zip(&kv).map(|(work, kv)| (work / capacity_ms).max(kv / kv_capacity)).collect()
+    }
+
+    /// Step time that the replicas are to keep, ms: the ITL target, or three times an idle step.
+    fn pace_ms(&self) -> f64 {
+        let idle_ms = self.profile.engine.iteration.a_ms;
+        let target_ms = if self.slo.itl_ms > 0.0 { self.slo.itl_ms } else { 3.0 * idle_ms };
+        // Below its idle step no replica can go; the rest is a step that is hardly loaded.
+        target_ms.max(1.1 * idle_ms)
+    }
+}
