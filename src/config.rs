@@ -160,6 +160,13 @@ pub struct SloTargets {
     pub tps: f64,
 }
 
+impl SloTargets {
+    /// Whether any target is stated.
+    pub fn is_any(&self) -> bool {
+        self.ttft_ms > 0.0 || self.itl_ms > 0.0 || self.tps > 0.0
+    }
+}
+
 /// Where a piece of configuration came from, for messages and last-good bookkeeping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VariantSource {

@@ -6,8 +6,9 @@
 //!
 //! # Map
 //!
-//! [`arrivals`] counts what comes; [`fit`] learns the iteration time of a variant; [`capacity`] turns it
-//! into requests per second within the targets. This file keeps the memory and puts the terms together.
+//! [`arrivals`] counts what comes, [`shape`] follows what an average request is, [`surges`] what followed from levels
+//! like the present one. [`variant`] remembers a variant, [`fit`] learns its iteration time, and [`capacity`]
+//! turns that into requests per second within the targets. This file puts the terms together.
 //!
 //! # Time
 //!
@@ -17,46 +18,42 @@
 pub mod arrivals;
 pub mod capacity;
 pub mod fit;
+pub mod shape;
+pub mod surges;
+pub mod variant;
 
 use std::collections::VecDeque;
 
 use crate::units::TimeMs;
 use arrivals::{Arrivals, BIN_MS};
-use capacity::{Binding, Capacity, Limits, Shape, capacity};
-use fit::{Coefficients, Fit, Operation};
+use capacity::{Capacity, Limits, Shape, capacity};
+use fit::Coefficients;
+use shape::Requests;
+use surges::Surges;
+pub use variant::VariantMemory;
 
-/// Start-up time of a replica while none has been measured, ms.
-const STARTUP_MS: i64 = 120_000;
-/// Bounds of what is believed as a start-up time, ms.
-const STARTUP_RANGE_MS: (i64, i64) = (10_000, 900_000);
-/// Starts that are waited for at once, for one variant.
-const STARTS_MAX: usize = 64;
 /// Least time between two observations of a replica, ms: shorter ones are noise.
 const OBSERVE_MS: i64 = 2_000;
-/// Tokens that an observation must rest on.
-const OBSERVE_TOKENS: f64 = 20.0;
-/// Least span that the fit learns from when prompts enough ended in it, and the span that is always enough.
+/// Least span that the fit learns from when prompts enough ended in it, and the span that is always enough, ms.
 const LEARN_MS: (i64, i64) = (10_000, 60_000);
 /// Prompts that are enough for the shorter span.
 const LEARN_PROMPTS: f64 = 20.0;
-/// Time constants of the request shape, ms: when requests get longer, which is a rise of the load like any other, and
-/// when they get shorter.
-const SHAPE_MS: (f64, f64) = (45_000.0, 300_000.0);
-/// Weight of one observation of a replica that has more than it can do.
-const OVERLOAD_SHARE: f64 = 0.1;
-/// Least correction of a capacity by what overloaded replicas get done.
-const CORRECTION_MIN: f64 = 0.3;
-/// A pod that appears this long after the model was first seen is new; what it counted came since.
+/// A pod that appears this long after the model was first seen is new, ms; what it counted came since.
 const SETTLED_MS: i64 = 60_000;
 /// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
 /// minutes under one load may be too large.
 const TRUST_MS: i64 = 300_000;
-/// Standard deviations of the load's own noise to be ready for.
+/// Bins that must have been seen before anything is asked for.
+const READY_BINS: i64 = 6;
+/// Standard deviations of the load's own noise to be ready for while no surge has been seen.
 const NOISE_SIGMAS: f64 = 1.0;
-/// Share of the surges seen before to be ready for.
-const SURGE_SHARE: f64 = 0.9;
-/// Largest surge that is prepared for.
-const SURGE_MAX: f64 = 2.5;
+/// Largest factor by which requests that get longer raise the demand.
+const WORK_RISE_MAX: f64 = 2.0;
+/// Share of the TTFT target, and of the time that a request spends in the engine, for which a burst may exceed the
+/// capacity: what waits for longer is not only late, it also slows down what runs.
+const PATIENCE: (f64, f64) = (0.25, 0.1);
+/// Least time over which the noise of the load is averaged, s.
+const PATIENCE_MIN_S: f64 = 5.0;
 /// Time in which a queue that will still be there when new replicas start is to be gone, ms.
 const DRAIN_MS: f64 = 60_000.0;
 
@@ -97,153 +94,50 @@ pub struct ReplicaTotals {
     pub kv_readings: (f64, f64),
 }
 
-/// What is remembered of one variant.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct VariantMemory {
-    /// The learned iteration time.
-    pub fit: Fit,
-    kv_capacity: f64,
-    startup_ms: Option<i64>,
-    wanted: Option<u32>,
-    /// When the replicas that have not shown themselves yet were wanted, oldest first.
-    starts: VecDeque<TimeMs>,
-    most_running: f64,
-    /// Most sequences that run together, as learned; 0 when not known.
-    max_seqs: f64,
-    /// Capacity of one replica as last computed, requests per s.
-    computed_per_s: f64,
-    /// What overloaded replicas get done, as a share of that; 1 while it is not less.
-    correction: Option<f64>,
-}
-
-impl VariantMemory {
-    /// Start-up time of a replica: measured, or a common one.
-    pub fn startup_ms(&self) -> i64 {
-        self.startup_ms.unwrap_or(STARTUP_MS)
-    }
-
-    /// Whether the start-up time has been measured.
-    pub fn startup_is_measured(&self) -> bool {
-        self.startup_ms.is_some()
-    }
-
-    /// Notes how many replicas are wanted: each one more is a start that is waited for, each one fewer
-    /// takes back the newest.
-    fn note_wanted(&mut self, at: TimeMs, wanted: u32) {
-        let before = self.wanted.replace(wanted).unwrap_or(wanted);
-        for _ in before..wanted.min(before + STARTS_MAX as u32) {
-            if self.starts.len() == STARTS_MAX {
-                self.starts.pop_front();
-            }
-            self.starts.push_back(at);
-        }
-        for _ in wanted..before {
-            self.starts.pop_back();
-        }
-    }
-
-    /// Notes that a new replica has shown itself: the oldest start that was waited for has ended.
-    fn note_started(&mut self, at: TimeMs) {
-        let Some(since) = self.starts.pop_front() else { return };
-        let took_ms = at.since(since).clamp(STARTUP_RANGE_MS.0, STARTUP_RANGE_MS.1);
-        self.startup_ms = Some(match self.startup_ms {
-            // A longer start is believed at once, a shorter one by and by.
-            Some(old) if took_ms < old => old - (old - took_ms) / 4,
-            _ => took_ms,
-        });
-    }
-
-    /// Learns from a replica that always has requests waiting: what it gets done is all it can do, so a larger
-    /// capacity is wrong.
-    fn note_overload(&mut self, before: &ReplicaTotals, now: &ReplicaTotals) {
-        let span_s = now.at.since(before.at) as f64 / 1000.0;
-        let is_overloaded = before.waiting >= 2.0 && now.waiting >= 2.0;
-        if self.computed_per_s <= 0.0 {
-            return;
-        }
-        let old = self.correction.unwrap_or(1.0);
-        self.correction = Some(match is_overloaded {
-            true => {
-                // Of admissions and completions the larger: a batch that fills up completes less at first.
-                let done = (now.finished - before.finished).max(now.prompts - before.prompts) / span_s;
-                let share = (done / self.computed_per_s).clamp(CORRECTION_MIN, 1.0);
-                old + (share - old) * OVERLOAD_SHARE
-            }
-            // It is forgotten slowly: about an hour.
-            false => old + (1.0 - old) * (span_s / 3600.0).min(1.0),
-        });
-    }
-
-    /// Learns how many sequences run together at most: a replica that keeps requests waiting while it runs
-    /// the same number, with room in its cache, runs all it may.
-    fn note_sequences(&mut self, before: &ReplicaTotals, now: &ReplicaTotals) {
-        let running = now.inside - now.waiting;
-        self.most_running = self.most_running.max(running);
-        let stuck = before.waiting >= 1.0 && now.waiting >= 1.0 && running == before.inside - before.waiting;
-        let has_room = now.kv_capacity <= 0.0 || now.kv_tokens < 0.85 * now.kv_capacity;
-        if stuck && has_room && running >= 8.0 && running >= self.most_running {
-            self.max_seqs = running;
-        } else if running > self.max_seqs {
-            self.max_seqs = 0.0;
-        }
-    }
-}
-
 /// What is remembered of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelMemory {
     arrivals: Arrivals,
-    replicas: Vec<ReplicaTotals>,
-    /// The replicas as they were when the fit last learned from them.
-    learned: Vec<ReplicaTotals>,
+    /// In order of their identities.
+    replicas: Vec<Tracked>,
     held_back: f64,
-    shape: Option<Shape>,
-    shape_at: Option<TimeMs>,
+    /// The span that the newest arrivals were counted for, and their number.
+    newest: Option<(TimeMs, f64)>,
+    requests: Requests,
     first: Option<TimeMs>,
     at: Option<TimeMs>,
     /// Rates to be ready for, over the longest start-up time, each larger than all after it.
     needs: VecDeque<(TimeMs, f64)>,
-    prompts: Spread,
-    outputs: Spread,
+    surges: Surges,
+    /// What surges ask for, as a factor over the rate that arrives.
     surge: Option<f64>,
-    surge_bin: i64,
     /// Arrivals less than none so far: samples of different moments; later ones make up for it.
     debt: f64,
 }
 
-/// Spread of a length, from sums over intervals: a sum of `k` lengths deviates from `k` means by about
-/// `sqrt(k)` standard deviations.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Spread {
-    count: f64,
-    sum: f64,
-    squares: f64,
+/// One replica over time. The samples of one moment may come in several requests, so only what stood when newer ones
+/// came is known to be whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tracked {
+    now: ReplicaTotals,
+    /// As of the newest moment that is whole.
+    whole: ReplicaTotals,
+    /// As it was when the fit last learned from it.
+    learned: ReplicaTotals,
+    is_shown: bool,
 }
 
-impl Spread {
-    /// Factor by which old intervals count less with each new one.
-    const FADE: f64 = 0.995;
-    /// Lengths that must have been seen.
-    const COUNT_MIN: f64 = 50.0;
-
-    fn note(&mut self, count: f64, sum: f64) {
-        if !(count >= 1.0 && sum >= 0.0 && sum.is_finite()) {
-            return;
+impl Tracked {
+    /// Lets the fit learn once the span since the last time is long enough: prompts are counted when they end, so
+    /// that over a short span a long one would count where it was not computed.
+    fn learn(&mut self, variant: &mut VariantMemory) {
+        let (old, now) = (&mut self.learned, &self.whole);
+        old.kv_readings = (old.kv_readings.0 + now.kv_tokens, old.kv_readings.1 + 1.0);
+        let (span_ms, prompts) = (now.at.since(old.at), now.prompts - old.prompts);
+        if span_ms >= LEARN_MS.1 || span_ms >= LEARN_MS.0 && prompts >= LEARN_PROMPTS {
+            variant.learn(old, now);
+            *old = *now;
         }
-        let mean = if self.count > 0.0 { self.sum / self.count } else { sum / count };
-        let deviation = sum - count * mean;
-        self.count = self.count * Self::FADE + count;
-        self.sum = self.sum * Self::FADE + sum;
-        self.squares = self.squares * Self::FADE + deviation * deviation;
-    }
-
-    /// Squared coefficient of variation, within what is plausible; a common one while too little is known.
-    fn cv2(&self) -> f64 {
-        if self.count < Self::COUNT_MIN || self.sum <= 0.0 {
-            return 1.5;
-        }
-        let mean = self.sum / self.count;
-        (self.squares / self.count / (mean * mean)).clamp(0.1, 20.0)
     }
 }
 
@@ -260,6 +154,21 @@ pub struct Shown<'a> {
     pub at: TimeMs,
 }
 
+/// What the demand is computed for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ask {
+    /// Longest start-up time among the variants, ms.
+    pub horizon_ms: i64,
+    /// What the replicas that run or start will carry together, requests per s.
+    pub carried_per_s: f64,
+    /// Target of the time to first token, ms.
+    pub ttft_ms: f64,
+    /// Capacity of one replica of a typical variant.
+    pub typical: Capacity,
+    /// What a missed request costs, in costs of serving one.
+    pub miss_cost: f64,
+}
+
 /// The rate to be ready for, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Demand {
@@ -271,12 +180,19 @@ pub struct Demand {
     pub surge_per_s: f64,
     /// What draining the queue adds.
     pub backlog_per_s: f64,
-    /// The rate to be ready for: the highest sum of these within a start-up time.
-    pub ready_for_per_s: f64,
+    /// What is kept of the highest sum of these within a start-up time, beyond the sum now.
+    pub held_per_s: f64,
     /// Horizon, ms.
     pub horizon_ms: i64,
     /// Enough is known to go by it to fewer replicas.
     pub may_shrink: bool,
+}
+
+impl Demand {
+    /// The rate to be ready for: the sum of the terms, requests per s.
+    pub fn ready_for_per_s(&self) -> f64 {
+        self.arriving_per_s + self.trend_per_s + self.surge_per_s + self.backlog_per_s + self.held_per_s
+    }
 }
 
 impl ModelMemory {
@@ -292,116 +208,91 @@ impl ModelMemory {
             variant.note_wanted(shown.at, wanted);
         }
         let first = *self.first.get_or_insert(shown.at);
-        let settled = shown.at.since(first) >= SETTLED_MS;
+        let is_settled = shown.at.since(first) >= SETTLED_MS;
         let mut arrived = shown.held_back - self.held_back;
-        for now in shown.replicas {
-            let before = self.replicas.iter().find(|old| old.id == now.id);
-            arrived += match before {
-                Some(before) => now.finished - before.finished + now.inside - before.inside,
-                None if settled => now.finished_before + now.finished + now.inside,
-                None => 0.0,
-            };
-            let Some(variant) = variants.get_mut(now.variant as usize) else { continue };
-            match before {
-                None if settled => variant.note_started(now.at),
-                Some(before) if now.at.since(before.at) >= OBSERVE_MS => {
-                    variant.note_sequences(before, now);
-                    variant.note_overload(before, now);
-                    self.prompts.note(now.prompts - before.prompts, now.prompt_tokens - before.prompt_tokens);
-                    let generated =
-                        (now.generated.0 - before.generated.0, now.generated.1 - before.generated.1);
-                    self.outputs.note(generated.0, generated.1);
-                }
-                _ => {}
-            }
-        }
-        // A replica's last counts stay while its next sample is due, and until it has gone.
-        let mut replicas = std::mem::take(&mut self.replicas);
-        replicas.retain(|old| shown.replicas.iter().any(|now| now.id == old.id));
-        for now in shown.replicas {
-            match replicas.iter_mut().find(|old| old.id == now.id) {
-                Some(old) => *old = *now,
-                None => replicas.push(*now),
-            }
-        }
-        self.replicas = replicas;
         self.held_back = shown.held_back;
-        if let Some(since) = self.at
-            && shown.at > since
-        {
-            arrived += self.debt;
-            self.debt = arrived.min(0.0);
-            self.arrivals.add(since, shown.at, arrived.max(0.0));
-        } else {
-            self.debt += arrived;
+        for now in shown.replicas {
+            arrived += self.observe_replica(now, is_settled, variants);
         }
-        self.note_shape(shown);
-        self.learn(shown, variants);
+        self.replicas.retain_mut(|replica| std::mem::take(&mut replica.is_shown));
+        self.count(shown.at, arrived);
+        if let Some(request) = shown.request {
+            let count = |sum: (f64, f64), replica: &ReplicaTotals| {
+                (sum.0 + replica.prompt_tokens, sum.1 + replica.cached_tokens)
+            };
+            self.requests.follow(shown.at, request, shown.replicas.iter().fold((0.0, 0.0), count));
+        }
         self.at = self.at.max(Some(shown.at));
     }
 
-    /// Lets the fits take in the replicas whose span since the last time is long enough: prompts are counted
-    /// when they end, so that over a short span a long one would count where it was not computed.
-    fn learn(&mut self, shown: &Shown<'_>, variants: &mut [VariantMemory]) {
-        self.learned.retain(|old| shown.replicas.iter().any(|now| now.id == old.id));
-        for now in shown.replicas {
-            let Some(old) = self.learned.iter_mut().find(|old| old.id == now.id) else {
-                self.learned.push(*now);
-                continue;
-            };
-            old.kv_readings = (old.kv_readings.0 + now.kv_tokens, old.kv_readings.1 + 1.0);
-            let (span_ms, prompts) = (now.at.since(old.at), now.prompts - old.prompts);
-            let is_long = span_ms >= LEARN_MS.1 || span_ms >= LEARN_MS.0 && prompts >= LEARN_PROMPTS;
-            if !is_long {
-                continue;
+    /// Counts arrivals until `at`. What comes late for the newest moment is added to it.
+    fn count(&mut self, at: TimeMs, arrived: f64) {
+        let Some(until) = self.at else {
+            self.debt += arrived;
+            return;
+        };
+        let (from, before) = match self.newest {
+            Some(newest) if at <= until => newest,
+            _ if at <= until => {
+                self.debt += arrived;
+                return;
             }
-            if let Some(variant) = variants.get_mut(now.variant as usize) {
-                learn(variant, old, now);
-            }
-            *old = *now;
-        }
+            _ => (until, self.debt),
+        };
+        let total = before + arrived;
+        let counted = if at > until { 0.0 } else { before.max(0.0) };
+        self.arrivals.add(from, at.max(until), total.max(0.0) - counted);
+        self.newest = Some((from, total));
+        self.debt = total.min(0.0);
     }
 
-    fn note_shape(&mut self, shown: &Shown<'_>) {
-        let Some((prompt, output)) = shown.request else { return };
-        let (prompts, cached) = shown
-            .replicas
-            .iter()
-            .fold((0.0, 0.0), |(p, c), replica| (p + replica.prompt_tokens, c + replica.cached_tokens));
-        let hit = if prompts > 0.0 { (cached / prompts).clamp(0.0, 0.95) } else { 0.0 };
-        let (prompt_cv2, output_cv2) = (self.prompts.cv2(), self.outputs.cv2());
-        let now = Shape { computed: prompt * (1.0 - hit), prompt, output, prompt_cv2, output_cv2 };
-        let passed_ms = self.shape_at.map_or(f64::INFINITY, |at| shown.at.since(at) as f64);
-        if passed_ms <= 0.0 {
-            return;
-        }
-        self.shape = Some(match self.shape {
-            None => now,
-            Some(old) => {
-                let blend = |old: f64, now: f64| {
-                    let constant_ms = if now > old { SHAPE_MS.0 } else { SHAPE_MS.1 };
-                    old + (now - old) * (1.0 - (-passed_ms / constant_ms).exp())
-                };
-                Shape {
-                    computed: blend(old.computed, now.computed),
-                    prompt: blend(old.prompt, now.prompt),
-                    output: blend(old.output, now.output),
-                    prompt_cv2,
-                    output_cv2,
+    /// Takes in one replica; returns how many requests arrived at it.
+    fn observe_replica(
+        &mut self,
+        now: &ReplicaTotals,
+        is_settled: bool,
+        variants: &mut [VariantMemory],
+    ) -> f64 {
+        let variant = variants.get_mut(now.variant as usize);
+        let at = match self.replicas.binary_search_by_key(&now.id, |replica| replica.now.id) {
+            Ok(at) => at,
+            Err(at) => {
+                self.replicas.insert(at, Tracked { now: *now, whole: *now, learned: *now, is_shown: true });
+                if is_settled && let Some(variant) = variant {
+                    variant.note_started(now.at);
                 }
+                // Whatever a new pod has counted came since the model was first seen.
+                let new = now.finished_before + now.finished + now.inside;
+                return if is_settled { new } else { 0.0 };
             }
-        });
-        self.shape_at = Some(shown.at);
+        };
+        let replica = &mut self.replicas[at];
+        let before = std::mem::replace(&mut replica.now, *now);
+        replica.is_shown = true;
+        if before.at.since(replica.whole.at) >= OBSERVE_MS
+            && now.at > before.at
+            && let Some(variant) = variant
+        {
+            let old = std::mem::replace(&mut replica.whole, before);
+            variant.note_sequences(&old, &before);
+            variant.note_overload(&old, &before);
+            let generated = (before.generated.0 - old.generated.0, before.generated.1 - old.generated.1);
+            self.requests.outputs.note(generated.0, generated.1);
+            let prompts = (before.prompts - old.prompts, before.prompt_tokens - old.prompt_tokens);
+            self.requests.prompts.note(prompts.0, prompts.1);
+            replica.learn(variant);
+        }
+        now.finished - before.finished + now.inside - before.inside
     }
 
     /// The average request, once known.
     pub fn shape(&self) -> Option<Shape> {
-        self.shape
+        self.requests.shape()
     }
 
-    /// Capacity of one replica of a variant; `Err` when it is not known yet.
+    /// Capacity of one replica of a variant.
     pub fn capacity(&self, variant: &mut VariantMemory, ttft_ms: f64, itl_ms: f64, max_seqs: f64) -> Sized {
-        let (Some(shape), Some(time)) = (self.shape, variant.fit.coefficients()) else {
+        let (Some(shape), Some(time)) = (self.shape(), variant.fit.coefficients()) else {
             return Sized::Unknown;
         };
         if !variant.fit.is_trusted() {
@@ -412,8 +303,7 @@ impl ModelMemory {
         match capacity(&time, &shape, &limits) {
             Some(found) => {
                 variant.computed_per_s = found.rate_per_s;
-                let rate_per_s = found.rate_per_s * variant.correction.unwrap_or(1.0);
-                Sized::Known(Capacity { rate_per_s, ..found })
+                Sized::Known(Capacity { rate_per_s: found.rate_per_s * (1.0 - variant.shortfall), ..found })
             }
             // Not even an idle replica meets the targets: size for throughput, and say so.
             None => match capacity(&time, &shape, &Limits { ttft_ms: 0.0, itl_ms: 0.0, ..limits }) {
@@ -423,55 +313,65 @@ impl ModelMemory {
         }
     }
 
-    /// The rate to be ready for. `carried_per_s` is what the replicas that run or start will carry together
-    /// and `patience_s` over how long a surge may be averaged: what a request spends in a
-    /// replica and may wait.
-    pub fn demand(&mut self, horizon_ms: i64, carried_per_s: f64, patience_s: f64) -> Demand {
-        let at = self.at.unwrap_or(TimeMs::MIN);
-        let arrivals = &self.arrivals;
-        let dispersion = arrivals.dispersion();
-        let arriving = arrivals.arriving_per_s(0, dispersion);
-        let horizon_s = horizon_ms as f64 / 1000.0;
-        let trend = arrivals.trend();
+    /// The rate to be ready for.
+    pub fn demand(&mut self, ask: &Ask) -> Demand {
+        let dispersion = self.arrivals.dispersion();
+        let arriving = self.arrivals.arriving_per_s(0, dispersion);
+        let horizon_s = ask.horizon_ms as f64 / 1000.0;
+        let trend = self.arrivals.trend();
         let rise = (trend.slope_per_s2 - trend.error_per_s2).max(0.0) * horizon_s;
-        let noise = NOISE_SIGMAS * (dispersion * arriving / patience_s.max(5.0)).sqrt();
-        let bin = at.0.div_euclid(BIN_MS);
-        if bin != self.surge_bin {
-            let window = (patience_s * 1000.0 / BIN_MS as f64).round() as usize;
-            self.surge = arrivals.surge(horizon_ms, window, SURGE_SHARE, dispersion);
-            self.surge_bin = bin;
-        }
-        let surge = match self.surge {
-            Some(surge) => arriving * (surge.min(SURGE_MAX) - 1.0),
-            None => noise,
-        };
-        let beyond = (surge - rise).max(0.0);
-        let waiting: f64 = self.replicas.iter().map(|replica| replica.waiting).sum::<f64>() + self.held_back;
+        let surge = (self.surge(ask, arriving, dispersion) - rise).max(0.0);
+        let waiting: f64 =
+            self.replicas.iter().map(|replica| replica.now.waiting).sum::<f64>() + self.held_back;
         // What the replicas that are there or starting do not work off until new ones could help.
-        let left = waiting - (carried_per_s - arriving).max(0.0) * horizon_s;
+        let left = waiting - (ask.carried_per_s - arriving).max(0.0) * horizon_s;
         let backlog = left.max(0.0) * 1000.0 / DRAIN_MS;
-        let now = arriving + rise + beyond + backlog;
-        while self.needs.back().is_some_and(|(_, need)| *need <= now) {
-            self.needs.pop_back();
-        }
-        self.needs.push_back((at, now));
-        while self.needs.front().is_some_and(|(since, _)| at.since(*since) > horizon_ms) {
-            self.needs.pop_front();
-        }
+        let now = arriving + rise + surge + backlog;
         Demand {
             arriving_per_s: arriving,
             trend_per_s: rise,
-            surge_per_s: beyond,
+            surge_per_s: surge,
             backlog_per_s: backlog,
-            ready_for_per_s: self.needs.front().map_or(now, |(_, need)| *need),
-            horizon_ms,
-            may_shrink: self.first.is_some_and(|first| at.since(first) >= TRUST_MS),
+            held_per_s: self.hold(now, ask.horizon_ms) - now,
+            horizon_ms: ask.horizon_ms,
+            may_shrink: self.at.zip(self.first).is_some_and(|(at, first)| at.since(first) >= TRUST_MS),
         }
+    }
+
+    /// What surges ask for beyond the rate that arrives; the noise of the load while none has been seen.
+    fn surge(&mut self, ask: &Ask, arriving_per_s: f64, dispersion: f64) -> f64 {
+        let residence_s = ask.typical.residence_s;
+        let patience_s = PATIENCE.0 * ask.ttft_ms / 1000.0 + PATIENCE.1 * residence_s;
+        if self.surges.note(&self.arrivals, arriving_per_s, ask.horizon_ms, patience_s) {
+            self.surges.note_work(ask.typical.work_ms, ask.horizon_ms, residence_s);
+            self.surge = self.surges.headroom(arriving_per_s, ask.miss_cost).map(|headroom| {
+                let longer = self.surges.work_rise().min(WORK_RISE_MAX);
+                // More requests and longer ones are independent of each other.
+                headroom.ln().hypot(longer.ln()).exp()
+            });
+        }
+        match self.surge {
+            Some(surge) => arriving_per_s * (surge - 1.0),
+            None => NOISE_SIGMAS * (dispersion * arriving_per_s / patience_s.max(PATIENCE_MIN_S)).sqrt(),
+        }
+    }
+
+    /// The highest need within a start-up time: a replica that was needed so recently is not given back yet.
+    fn hold(&mut self, now_per_s: f64, horizon_ms: i64) -> f64 {
+        let at = self.at.unwrap_or(TimeMs::MIN);
+        while self.needs.back().is_some_and(|(_, need)| *need <= now_per_s) {
+            self.needs.pop_back();
+        }
+        self.needs.push_back((at, now_per_s));
+        while self.needs.front().is_some_and(|(since, _)| at.since(*since) > horizon_ms) {
+            self.needs.pop_front();
+        }
+        self.needs.front().map_or(now_per_s, |(_, need)| *need)
     }
 
     /// Whether enough has been seen to size by.
     pub fn is_ready(&self) -> bool {
-        self.arrivals.span_ms() >= 6 * BIN_MS
+        self.arrivals.span_ms() >= READY_BINS * BIN_MS
     }
 }
 
@@ -484,35 +384,6 @@ pub enum Sized {
     Unreachable(Capacity),
     /// Too little is known.
     Unknown,
-}
-
-fn learn(variant: &mut VariantMemory, before: &ReplicaTotals, now: &ReplicaTotals) {
-    if now.kv_capacity > 0.0 {
-        variant.kv_capacity = now.kv_capacity;
-    }
-    let span_ms = now.at.since(before.at) as f64;
-    let (times_ms, tokens) = (now.itl_sum_ms - before.itl_sum_ms, now.itl_count - before.itl_count);
-    if tokens < OBSERVE_TOKENS || times_ms <= 0.0 {
-        return;
-    }
-    let iteration_ms = times_ms / tokens;
-    let computed =
-        (now.prompt_tokens - before.prompt_tokens - now.cached_tokens + before.cached_tokens).max(0.0);
-    let operation = Operation {
-        // The times of all sequences add up to the time-average of how many there were.
-        sequences: times_ms / span_ms,
-        prompt_tokens: computed * iteration_ms / span_ms,
-        kv_tokens: before.kv_readings.0 / before.kv_readings.1.max(1.0),
-    };
-    variant.fit.observe(&operation, iteration_ms);
-}
-
-/// What binds, for callers that only want the name.
-pub fn binding(sized: &Sized) -> Option<Binding> {
-    match sized {
-        Sized::Known(found) | Sized::Unreachable(found) => Some(found.binding),
-        Sized::Unknown => None,
-    }
 }
 
 /// Parameters of the iteration-time model as the fit's prior.

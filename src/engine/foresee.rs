@@ -4,10 +4,13 @@ use super::Engine;
 use super::topology::{ModelId, VariantId};
 use crate::analyze::queueing::Tokens;
 use crate::analyze::slo::fit::Coefficients;
-use crate::analyze::slo::{Demand, ModelMemory, ReplicaTotals, Shown, Sized, VariantMemory, stated};
+use crate::analyze::slo::{Ask, Demand, ModelMemory, ReplicaTotals, Shown, Sized, VariantMemory, stated};
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, PerfParms, Variant};
 use crate::optimize::planner::{PlanVariant, Unknown, own_profile, targets};
+
+/// What a missed request costs, in costs of serving one.
+const MISS_COST: f64 = 60.0;
 
 /// What is remembered of one model and its variants, while it is decided.
 #[derive(Debug, Default)]
@@ -68,12 +71,12 @@ pub(super) fn look_ahead(
     let wanted = planned.iter().map(|variant| variant.state.desired.unwrap_or(variant.state.current));
     model.observe(&shown, wanted, memories);
     scratch.sized.clear();
-    let (mut has_targets, mut patience_ms) = (false, 0.0_f64);
+    let (mut has_targets, mut ttft_ms) = (false, 0.0_f64);
     for (memory, variant) in memories.iter_mut().zip(planned) {
         let targets = targets(variant.config, config);
         has_targets |= targets.is_some();
         let targets = targets.unwrap_or_default();
-        patience_ms = targets.ttft_ms.max(patience_ms);
+        ttft_ms = targets.ttft_ms.max(ttft_ms);
         let most = own_profile(variant.config).map_or(0.0, |profile| f64::from(profile.max_batch));
         scratch.sized.push(model.capacity(memory, targets.ttft_ms, targets.itl_ms, most));
     }
@@ -84,18 +87,20 @@ pub(super) fn look_ahead(
         Sized::Known(found) | Sized::Unreachable(found) => Some(*found),
         Sized::Unknown => None,
     };
-    let residence_s = scratch.sized.iter().find_map(known).ok_or(Unknown::Learning)?.residence_s;
+    let typical = scratch.sized.iter().find_map(known).ok_or(Unknown::Learning)?;
     if !model.is_ready() {
         return Err(Unknown::Learning);
     }
-    let carried_per_s: f64 = scratch
-        .sized
-        .iter()
-        .zip(planned)
-        .filter_map(|(sized, variant)| known(sized).map(|c| c.rate_per_s * f64::from(variant.state.current)))
-        .sum();
-    let horizon_ms = memories.iter().map(VariantMemory::startup_ms).max().unwrap_or_default();
-    Ok(model.demand(horizon_ms, carried_per_s, residence_s + patience_ms / 1000.0))
+    let carried = |(sized, variant): (&Sized, &PlanVariant<'_>)| {
+        known(sized).map(|found| found.rate_per_s * f64::from(variant.state.current))
+    };
+    Ok(model.demand(&Ask {
+        horizon_ms: memories.iter().map(VariantMemory::startup_ms).max().unwrap_or_default(),
+        carried_per_s: scratch.sized.iter().zip(planned).filter_map(carried).sum(),
+        ttft_ms,
+        typical,
+        miss_cost: MISS_COST,
+    }))
 }
 
 /// Parameters of the iteration-time model that the object states, as a start.

@@ -356,9 +356,10 @@ fn queue(profile: &Profile, tokens: Tokens) -> Option<Queue> {
 
 /// Explicit targets: those of the queueing entry, else those of the service class.
 pub fn targets(variant: &Variant, config: &ModelConfig) -> Option<SloTargets> {
-    let given = |targets: &SloTargets| targets.ttft_ms > 0.0 || targets.itl_ms > 0.0 || targets.tps > 0.0;
     let entry = config.queueing.map(|queueing| queueing.targets);
-    entry.filter(given).or_else(|| variant.slo.as_ref().map(|slo| slo.targets).filter(given))
+    entry
+        .filter(SloTargets::is_any)
+        .or_else(|| variant.slo.as_ref().map(|slo| slo.targets).filter(SloTargets::is_any))
 }
 
 /// Arbitrates the queueing model's wishes with saturation, in place: any may ask for more, all must agree

@@ -139,6 +139,7 @@ fn outcome_json(outcome: &Outcome, yardstick: Option<f64>) -> Value {
         "tpot_ms": {"p50": outcome.tpot_ms[0], "p99": outcome.tpot_ms[1]},
         "course": outcome.course.iter().map(|moment| json!([
             moment.at_s, moment.arrivals_per_s, moment.desired, moment.current, moment.ready, moment.waiting,
+            moment.attainment,
         ])).collect::<Vec<Value>>(),
     })
 }

@@ -1,7 +1,7 @@
 //! Arrivals of a model at the stream's own resolution: counts per bin of sample time.
 //!
 //! Input: how many requests arrived over which span. Output: rates, their spread beyond chance, their
-//! trend, and how far the load has risen within a horizon before. Bounded: the last hour.
+//! trend. Bounded: the last twenty minutes, which hold the longest start-up time.
 
 use std::collections::VecDeque;
 
@@ -9,21 +9,15 @@ use crate::units::TimeMs;
 
 /// Length of a bin, ms.
 pub const BIN_MS: i64 = 5_000;
-/// Bins kept: one hour.
-const BINS_MAX: usize = 720;
+/// Bins kept: twenty minutes.
+const BINS_MAX: usize = 240;
 /// Bins of the window over which the spread is measured: ten minutes.
 const SPREAD_BINS: usize = 120;
 /// Bins that are averaged to one value when the spread is measured.
 const SPREAD_GROUP: usize = 3;
 /// Bins of the long and the short mean: a minute and 15 s.
-const LONG_BINS: usize = 12;
+pub const LONG_BINS: usize = 12;
 const SHORT_BINS: usize = 3;
-/// Bins between two beginnings whose surge is looked at.
-const SURGE_STEP: usize = 3;
-/// Surges that must have been seen.
-const SURGES_MIN: usize = 12;
-/// Requests of a minute below which its surge says nothing.
-const REQUESTS_MIN: f64 = 10.0;
 /// Bins of the window over which the trend is fitted: four minutes.
 const TREND_BINS: usize = 48;
 
@@ -152,41 +146,15 @@ impl Arrivals {
         long.max(short - error)
     }
 
-    /// How much more than the rate that arrives was needed within `horizon_ms`, as seen over the last hour:
-    /// the `share`-quantile of (highest rate of any `window` bins within the horizon) over (rate at its
-    /// beginning). `None` while too little is known.
-    pub fn surge(&self, horizon_ms: i64, window: usize, share: f64, dispersion: f64) -> Option<f64> {
-        let closed = self.bins.len().saturating_sub(1);
-        let (horizon, window) = ((horizon_ms / BIN_MS) as usize, window.clamp(1, LONG_BINS));
-        // The first bins of a stream are those in which it began.
-        let first = 4 + LONG_BINS;
-        if closed < first + horizon + SURGES_MIN * SURGE_STEP {
-            return None;
-        }
-        let mut sums = vec![0.0; closed + 1];
-        for index in 0..closed {
-            sums[index + 1] = sums[index] + self.bins[index].max(0.0);
-        }
-        let rate =
-            |end: usize, bins: usize| (sums[end] - sums[end - bins]) * 1000.0 / (bins as f64 * BIN_MS as f64);
-        let mut ratios = Vec::with_capacity(closed / SURGE_STEP);
-        let mut at = first;
-        while at + horizon <= closed {
-            let short = rate(at, SHORT_BINS);
-            let error = (dispersion * short / (SHORT_BINS as f64 * BIN_MS as f64 / 1000.0)).sqrt();
-            let arriving = rate(at, LONG_BINS).max(short - error);
-            // A handful of requests says nothing.
-            if arriving * (LONG_BINS as i64 * BIN_MS) as f64 / 1000.0 >= REQUESTS_MIN {
-                let peak = (at + 1..=at + horizon).map(|end| rate(end, window)).fold(0.0, f64::max);
-                ratios.push(peak / arriving);
-            }
-            at += SURGE_STEP;
-        }
-        if ratios.len() < SURGES_MIN {
-            return None;
-        }
-        ratios.sort_unstable_by(f64::total_cmp);
-        Some(ratios[((ratios.len() as f64 * share) as usize).min(ratios.len() - 1)].max(1.0))
+    /// Bins from `back` full bins ago on, oldest first, `count` of them.
+    pub fn since(&self, back: usize, count: usize) -> impl Iterator<Item = f64> + Clone + '_ {
+        let full = self.bins.len().saturating_sub(1);
+        self.bins.iter().take(full).skip(full.saturating_sub(back)).take(count).map(|bin| bin.max(0.0))
+    }
+
+    /// Index of the newest full bin.
+    pub fn newest_full(&self) -> i64 {
+        self.newest - 1
     }
 }
 
@@ -208,7 +176,6 @@ mod tests {
         assert!((arrivals.rate_per_s(12) - 4.0).abs() < 1e-9);
         assert!(arrivals.trend().slope_per_s2.abs() < 1e-9);
         assert_eq!(arrivals.dispersion(), 1.0);
-        assert!((arrivals.surge(110_000, 3, 0.9, 1.0).unwrap() - 1.0).abs() < 1e-9);
     }
 
     #[test]
@@ -220,7 +187,6 @@ mod tests {
         }
         let trend = arrivals.trend();
         assert!((trend.slope_per_s2 - 0.01).abs() < 1e-6, "{trend:?}");
-        assert!(arrivals.surge(110_000, 3, 0.5, 1.0).unwrap() > 1.05);
     }
 
     #[test]

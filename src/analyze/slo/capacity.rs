@@ -70,6 +70,8 @@ pub struct Capacity {
     pub binding: Binding,
     /// Time that a request spends in the engine at that rate, s.
     pub residence_s: f64,
+    /// Time of the engine that an average request asks for, ms.
+    pub work_ms: f64,
 }
 
 /// Largest rate within all limits; `None` when not even an idle replica meets the targets.
@@ -92,7 +94,7 @@ pub fn capacity(time: &Coefficients, shape: &Shape, limits: &Limits) -> Option<C
         }
     }
     let residence_s = residence_ms(time, shape, low) / 1000.0;
-    (low > 0.0).then_some(Capacity { rate_per_s: low, binding, residence_s })
+    (low > 0.0).then_some(Capacity { rate_per_s: low, binding, residence_s, work_ms: work_s * 1000.0 })
 }
 
 fn work_ms(time: &Coefficients, shape: &Shape) -> f64 {
@@ -132,14 +134,17 @@ fn violated(time: &Coefficients, shape: &Shape, limits: &Limits, rate_per_s: f64
 }
 
 /// 99th percentile of a request's mean time per output token: the mean iteration, and what the prompts that
-/// happen to be computed during its life add. Those are a compound Poisson process, so over a life of `L`
-/// their work has the standard deviation `c P sqrt(lambda L (1 + cv^2))`.
+/// happen to be computed during its life and the requests that happen to decode beside it add. The prompts are a
+/// compound Poisson process, so over a life of `L` their work has the standard deviation
+/// `c P sqrt(lambda L (1 + cv^2))`; those beside it are about Poisson in number.
 fn itl_p99_ms(time: &Coefficients, shape: &Shape, rate_per_s: f64) -> f64 {
     let mean_ms = iteration_ms(time, shape, rate_per_s);
     let life_ms = (shape.output * mean_ms).max(1.0);
     let work_ms = time.c * shape.computed;
     let deviation = work_ms * (rate_per_s / 1000.0 * (1.0 + shape.prompt_cv2) / life_ms).sqrt();
-    mean_ms * (1.0 + SIGMAS * deviation)
+    let inside = (rate_per_s * life_ms / 1000.0).max(1.0);
+    let crowd = (1.0 - time.a / mean_ms).max(0.0) / inside.sqrt();
+    mean_ms * (1.0 + SIGMAS * deviation.hypot(crowd))
 }
 
 /// 99th percentile of the time to first token: the prompts ahead form a queue with one server, whose speed

@@ -19,8 +19,8 @@ use super::variant::{
 };
 use crate::config::objects::{Kind, Object};
 use crate::config::{
-    Accelerator, DEFAULT_VARIANT_COST, Kept, ScaleTarget, ServiceClass, Snapshot, Variant, VariantKey,
-    VariantSlo, VariantSource,
+    Accelerator, DEFAULT_VARIANT_COST, Kept, ModelKey, ScaleTarget, ServiceClass, Snapshot, Variant,
+    VariantKey, VariantSlo, VariantSource,
 };
 
 /// Builds the snapshot of all objects, which come in order of kind, namespace and name.
@@ -45,12 +45,16 @@ pub(super) fn snapshot(book: &mut Book<'_>, objects: &[Object<'_>], home: Option
         ..Snapshot::default()
     };
     snapshot.inventory = inventory(book, &of(Role::Inventory), snapshot.main.limited_mode);
+    let mut has_targets: BTreeMap<ModelKey, bool> = BTreeMap::new();
     for draft in drafts {
         let variant = finish(book, draft, &snapshot, &bounds, &hardware);
-        let model = variant.model();
-        let main = &snapshot.main;
-        snapshot.models.entry(model).or_insert_with_key(|model| Arc::new(per_model.of(model, main)));
+        *has_targets.entry(variant.model()).or_default() |=
+            variant.slo.as_ref().is_some_and(|slo| slo.targets.is_any());
         snapshot.variants.insert(variant.key.clone(), Arc::new(variant));
+    }
+    for (model, has_targets) in has_targets {
+        let config = per_model.of(&model, &snapshot.main, has_targets);
+        snapshot.models.insert(model, Arc::new(config));
     }
     snapshot
 }

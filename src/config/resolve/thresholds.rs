@@ -96,8 +96,9 @@ impl PerModel {
         }
     }
 
-    /// Everything for one model; `main` gives what its own entries leave open.
-    pub fn of(&self, model: &ModelKey, main: &MainConfig) -> ModelConfig {
+    /// Everything for one model; `main` gives what its own entries leave open. `has_targets`: a service class states
+    /// what its requests are to meet.
+    pub fn of(&self, model: &ModelKey, main: &MainConfig, has_targets: bool) -> ModelConfig {
         let rows = self.scale_to_zero.chain(model);
         let fallback = ScaleToZero::default();
         let scale_to_zero = ScaleToZero {
@@ -116,7 +117,7 @@ impl PerModel {
         let rows = self.saturation.chain(model);
         let saturation = merged(&rows);
         let stated = rows.iter().find_map(|row| row.mode);
-        let mode = stated.unwrap_or_else(|| implied_mode(main, &saturation, queueing.is_some()));
+        let mode = stated.unwrap_or_else(|| implied_mode(main, &saturation, queueing.is_some(), has_targets));
         // `slo` has a hold of its own, as long as a replica takes to start.
         let down_ms = if mode.sizes_by_demand() && !mode.slo { Stabilization::DEMAND_DOWN_MS } else { 0 };
         let stabilization = Stabilization {
@@ -128,14 +129,20 @@ impl PerModel {
 }
 
 /// The mode that the reference's own keys mean: the hybrid switch first, then the presence of a
-/// queueing-model entry, then the analyzer's name.
-fn implied_mode(main: &MainConfig, saturation: &SaturationConfig, has_queueing: bool) -> Mode {
+/// queueing-model entry, then the analyzer's name. Where they mean nothing, targets are what to hold.
+fn implied_mode(
+    main: &MainConfig,
+    saturation: &SaturationConfig,
+    has_queueing: bool,
+    has_targets: bool,
+) -> Mode {
     match &*main.hybrid {
         "on" => Mode::HYBRID,
         "model-only" => Mode::MODEL,
         _ if has_queueing => Mode::MODEL,
         // The reference calls its token analyzer "saturation"; without a name its percentages decide.
         _ if &*saturation.analyzer_name == "saturation" => Mode::TOKENS,
+        _ if has_targets => Mode::SLO,
         _ => Mode::SATURATION,
     }
 }

@@ -25,7 +25,7 @@ impl Planner {
         if out.iter().all(|wish| wish.capacity_per_s.is_none()) {
             return Err(Unknown::Learning);
         }
-        self.cover(out, input.variants, demand.ready_for_per_s);
+        self.cover(out, input.variants, demand.ready_for_per_s());
         if !demand.may_shrink {
             for (wish, variant) in out.iter_mut().zip(input.variants) {
                 wish.replicas = wish.replicas.max(variant.state.current);
