@@ -39,10 +39,10 @@ pub struct SimulateFlags {
     #[arg(long, value_name = "IDS", default_value = "llama-3.1-8b_h100", value_delimiter = ',')]
     pub profile: Vec<String>,
     /// Target of the time to first token, ms; 0 for none.
-    #[arg(long = "ttft-ms", value_name = "MS", default_value_t = 2000.0, value_parser = target_ms)]
+    #[arg(long = "ttft-ms", value_name = "MS", default_value_t = 2000.0, value_parser = target_ms, allow_negative_numbers = true)]
     pub ttft: f64,
     /// Target of the time per output token, ms; 0 for none.
-    #[arg(long = "itl-ms", value_name = "MS", default_value_t = 50.0, value_parser = target_ms)]
+    #[arg(long = "itl-ms", value_name = "MS", default_value_t = 50.0, value_parser = target_ms, allow_negative_numbers = true)]
     pub itl: f64,
     /// Policies to compare, separated by commas; a wrong name lists what there is.
     #[arg(long, value_name = "NAMES", default_value = crate::simulate::PolicyName::DEFAULT, value_delimiter = ',')]
