@@ -121,7 +121,12 @@ impl PolicyName {
         let mut policy: Box<dyn Policy> = match self {
             PolicyName::Oracle => return Ok(clairvoyant(scenario, progress)),
             PolicyName::BestStatic => return Ok(best_static(scenario, progress)),
-            PolicyName::Static(count) => Box::new(Static(count)),
+            PolicyName::Static(count) => {
+                // As if it had always been so many.
+                let initial = count.clamp(scenario.replicas.0, scenario.replicas.1);
+                let scenario = Scenario { initial, ..scenario.clone() };
+                return Ok(run(&scenario, &mut Static(count), progress));
+            }
             PolicyName::Sidecar(mode) => Box::new(Sidecar::new(mode.as_str(), scenario, mode, 0)?),
             PolicyName::Wva05 => Box::new(Sidecar::new("wva-0.5", scenario, Mode::SATURATION, 60_000)?),
             PolicyName::Wva09 => Box::new(Sidecar::new("wva-0.9", scenario, Mode::TOKENS, 15_000)?),
