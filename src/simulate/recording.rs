@@ -98,9 +98,11 @@ pub fn read(dir: &Path, seed: u64) -> Result<Vec<Trace>, Problem> {
 
 /// Labels of a series: names and values.
 type Pairs = Vec<(String, String)>;
+/// Takes a series with its samples.
+type Visit<'a> = &'a mut dyn FnMut(Pairs, &[(TimeMs, f64)]);
 
 /// Calls `visit` for every series of a write request; one that cannot be decoded has none.
-fn each_series(message: &[u8], is_v2: bool, visit: &mut dyn FnMut(Pairs, &[(TimeMs, f64)])) {
+fn each_series(message: &[u8], is_v2: bool, visit: Visit<'_>) {
     if !is_v2 {
         for one in WriteRequest::decode(message).unwrap_or_default().timeseries {
             let labels = one.labels.into_iter().map(|label| (label.name, label.value)).collect();

@@ -43,12 +43,15 @@ impl Sidecar {
         if let Some(problem) = resolved.problems.first() {
             anyhow::bail!("configuration of the simulation: {problem}");
         }
-        let mut engine = Engine::new(Arc::new(Dialects::built_in()));
+        let dialects = Arc::new(Dialects::built_in());
+        // What the engine would reject first thing, most of a scrape, is not even made up.
+        let collector = Collector::of(dialects.rows().iter().map(|row| row.metric.clone()));
+        let mut engine = Engine::new(dialects);
         engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
         Ok(Sidecar {
             name: name.to_owned(),
             engine,
-            collector: Collector::new(),
+            collector,
             scrape_ms: scenario.scrape_ms,
             loop_ms,
             acted: None,
