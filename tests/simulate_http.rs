@@ -55,6 +55,8 @@ impl Served {
         command.args(["serve", "--clock", "samples", "--listen", "127.0.0.1:0", "--config-dir"]);
         let server = Process::start("the sidecar", command.arg(config.path()));
         let line = runtime.block_on(server.line("listening;"));
+        // Until then it answers that it is not ready, as its /-/ready does.
+        runtime.block_on(server.line("configuration in force"));
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
         let address = address.and_then(|address| address.parse().ok()).expect("an address in the log");
         Served {

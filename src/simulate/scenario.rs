@@ -146,10 +146,11 @@ impl Scenario {
         }
         let hopeless = self.hopeless();
         if hopeless > 0 {
+            // Rounded down: it is a bound.
+            let percent = (1e4 * (1.0 - hopeless as f64 / all as f64)).floor() / 100.0;
             let reason = format!(
-                "{hopeless} of {all} requests miss a target even with a replica for themselves, so at most {:.2} % \
-                 can be attained",
-                100.0 * (1.0 - hopeless as f64 / all as f64)
+                "{hopeless} of {all} requests miss a target even with a replica for themselves, so at most {percent:.2} % \
+                 can be attained"
             );
             remarks.push(Problem::new(self.name(), reason, "aim higher, or choose a faster profile"));
         }
