@@ -366,4 +366,12 @@ fn a_recording_gives_back_the_load_that_was_recorded() {
     assert_eq!(scenarios.len(), 2, "one per model");
     let requests: f64 = scenarios.iter().map(|one| one["requests"].as_f64().unwrap()).sum();
     assert!((requests / served - 1.0).abs() < 0.03, "{requests} of {served} requests");
+    for (model, prompt, output) in [("Qwen3-14B", 600.0, 400.0), ("Llama-3.1-8B", 1200.0, 250.0)] {
+        let is_it = |one: &&Value| one["trace"].as_str().unwrap().contains(model);
+        let found = scenarios.iter().find(is_it).expect(model);
+        for (key, expected) in [("mean_prompt_tokens", prompt), ("mean_output_tokens", output)] {
+            let mean = found[key].as_f64().unwrap();
+            assert!((mean / expected - 1.0).abs() < 0.1, "{model}: {key} {mean}, {expected} in the demo");
+        }
+    }
 }

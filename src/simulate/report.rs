@@ -174,10 +174,13 @@ pub fn to_json(study: &Study) -> Value {
         let policies: Vec<Value> =
             outcomes.iter().map(|outcome| outcome_json(outcome, yardstick(outcomes))).collect();
         let skipped = &scenario.trace.skipped;
+        let (prompt_tokens, output_tokens) = scenario.trace.mean_tokens();
         json!({
             "trace": scenario.trace.name,
             "profile": scenario.profile.id,
             "requests": scenario.trace.requests.len(),
+            "mean_prompt_tokens": prompt_tokens,
+            "mean_output_tokens": output_tokens,
             "duration_s": scenario.trace.duration_ms() as f64 / 1000.0,
             "left_out": {
                 "bad_times": skipped.bad_times,

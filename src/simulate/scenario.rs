@@ -152,7 +152,11 @@ impl Scenario {
                 "{hopeless} of {all} requests miss a target even with a replica for themselves, so at most {percent:.2} % \
                  can be attained"
             );
-            remarks.push(Problem::new(self.name(), reason, "aim higher, or choose a faster profile"));
+            remarks.push(Problem::new(
+                self.name(),
+                reason,
+                "allow them more time, or choose a faster profile",
+            ));
         }
         remarks
     }

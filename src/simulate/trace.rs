@@ -154,6 +154,15 @@ impl Trace {
         trace
     }
 
+    /// Mean prompt and generated length, tokens; 0 without requests.
+    pub fn mean_tokens(&self) -> (f64, f64) {
+        let mean = |tokens: fn(&TraceRequest) -> u32| {
+            self.requests.iter().map(|request| f64::from(tokens(request))).sum::<f64>()
+                / self.requests.len().max(1) as f64
+        };
+        (mean(|request| request.prompt_tokens), mean(|request| request.output_tokens))
+    }
+
     /// Time of the last arrival, ms.
     pub fn duration_ms(&self) -> i64 {
         self.requests.last().map_or(0, |last| last.arrival_ms as i64)
