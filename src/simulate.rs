@@ -4,14 +4,19 @@
 //!
 //! # Map
 //!
-//! [`trace`] and [`profiles`] read files; [`scenario`] puts a trace on a profile; [`policy`] has the
-//! autoscalers to compare with and [`sidecar`] our own engine, the very code of `serve` on virtual time;
-//! [`run`] is one simulation; [`report`] shows the outcomes. The fleet is that of [`crate::emulate`].
+//! [`input`] finds the traces: [`trace`] reads files, [`pattern`] makes synthetic ones, [`recording`] takes
+//! them from recordings; [`profiles`] reads profiles. [`scenario`] puts a trace on a profile; [`policy`] has the
+//! autoscalers to compare with and [`sidecar`] our own engine, the very code of `serve` on virtual time; [`run`]
+//! is one simulation; [`report`] and [`plot`] show the outcomes. The fleet is that of [`crate::emulate`].
 
 pub mod command;
+pub mod input;
+pub mod pattern;
 pub mod plot;
 pub mod policy;
+pub mod problem;
 pub mod profiles;
+pub mod recording;
 pub mod report;
 pub mod run;
 pub mod scenario;
@@ -20,9 +25,10 @@ pub mod suite;
 pub mod trace;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use policy::{Hpa, Metric, Policy, Schedule, Static};
+use problem::Problem;
 use run::{Outcome, run};
 use scenario::Scenario;
 use sidecar::Sidecar;
@@ -67,7 +73,7 @@ impl PolicyName {
     ///
     /// # Errors
     /// The names there are.
-    pub fn parse(name: &str) -> Result<PolicyName, String> {
+    pub fn parse(name: &str) -> Result<PolicyName, Problem> {
         let fixed = name.strip_prefix("static-").and_then(|count| count.parse().ok());
         Ok(match name {
             "oracle" => PolicyName::Oracle,
@@ -81,14 +87,30 @@ impl PolicyName {
                 (Some(count), _) => PolicyName::Static(count),
                 (None, Some(mode)) => PolicyName::Sidecar(mode),
                 (None, None) => {
-                    return Err(format!(
-                        "no policy {name:?}; there are oracle, best-static, static-N, hpa-queue, hpa-kv, \
-                         keda, wva-0.5, wva-0.9, and the sidecar's modes: {}",
+                    let fix = format!(
+                        "there are oracle, best-static, static-N, hpa-queue, hpa-kv, keda, wva-0.5, wva-0.9, and \
+                         the sidecar's modes: {}",
                         Mode::CHOICES
-                    ));
+                    );
+                    return Err(Problem::new(format!("--policy {name}"), "there is no such policy", fix));
                 }
             },
         })
+    }
+
+    /// Name in reports.
+    pub fn name(self) -> String {
+        match self {
+            PolicyName::Oracle => "oracle".to_owned(),
+            PolicyName::BestStatic => "best-static".to_owned(),
+            PolicyName::Static(count) => format!("static-{count}"),
+            PolicyName::Sidecar(mode) => mode.as_str().to_owned(),
+            PolicyName::Wva05 => "wva-0.5".to_owned(),
+            PolicyName::Wva09 => "wva-0.9".to_owned(),
+            PolicyName::HpaQueue => "hpa-queue".to_owned(),
+            PolicyName::HpaKv => "hpa-kv".to_owned(),
+            PolicyName::Keda => "keda".to_owned(),
+        }
     }
 
     /// Runs a scenario under the policy.
@@ -99,7 +121,12 @@ impl PolicyName {
         let mut policy: Box<dyn Policy> = match self {
             PolicyName::Oracle => return Ok(clairvoyant(scenario, progress)),
             PolicyName::BestStatic => return Ok(best_static(scenario, progress)),
-            PolicyName::Static(count) => Box::new(Static(count)),
+            PolicyName::Static(count) => {
+                // As if it had always been so many.
+                let initial = count.clamp(scenario.replicas.0, scenario.replicas.1);
+                let scenario = Scenario { initial, ..scenario.clone() };
+                return Ok(run(&scenario, &mut Static(count), progress));
+            }
             PolicyName::Sidecar(mode) => Box::new(Sidecar::new(mode.as_str(), scenario, mode, 0)?),
             PolicyName::Wva05 => Box::new(Sidecar::new("wva-0.5", scenario, Mode::SATURATION, 60_000)?),
             PolicyName::Wva09 => Box::new(Sidecar::new("wva-0.9", scenario, Mode::TOKENS, 15_000)?),
@@ -158,25 +185,58 @@ fn best_static(scenario: &Scenario, progress: &mut dyn FnMut(f64)) -> Outcome {
     Outcome { policy: "best-static".to_owned(), ..outcome }
 }
 
+/// How far a comparison is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Progress {
+    /// Share of all the work that is done, 0..1.
+    Share {
+        /// The share.
+        share: f64,
+    },
+    /// A run has ended.
+    Done {
+        /// Index of its scenario.
+        scenario: usize,
+        /// Index of its policy.
+        policy: usize,
+    },
+}
+
+/// Outcomes by scenario and policy.
+pub type Results = Vec<Vec<anyhow::Result<Outcome>>>;
+
 /// Runs every policy on every scenario on all cores. The result is in the order of the scenarios, and
 /// within each in that of the policies, whatever finished first.
-///
-/// # Errors
-/// The first error of a run.
 pub fn run_all(
     scenarios: &[Scenario],
     policies: &[PolicyName],
-    progress: &(dyn Fn(usize, usize, &str) + Sync),
-) -> anyhow::Result<Vec<Vec<Outcome>>> {
-    let jobs: Vec<(usize, PolicyName)> =
-        (0..scenarios.len()).flat_map(|index| policies.iter().map(move |policy| (index, *policy))).collect();
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Results {
+    let jobs = scenarios.len() * policies.len();
+    // Share of each run that is done, in parts of `PARTS`.
+    const PARTS: f64 = 1e6;
+    let done: Vec<AtomicU64> = (0..jobs).map(|_| AtomicU64::new(0)).collect();
+    let tell = |job: usize, share: f64| {
+        let parts = (share.clamp(0.0, 1.0) * PARTS) as u64;
+        // Only whole percents are worth a sum over all runs.
+        let before = done[job].swap(parts, Ordering::Relaxed);
+        if parts / 10_000 != before / 10_000 {
+            let sum: u64 = done.iter().map(|one| one.load(Ordering::Relaxed)).sum();
+            progress(Progress::Share { share: sum as f64 / PARTS / jobs as f64 });
+        }
+    };
+    let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, anyhow::Result<Outcome>)>> = Mutex::new(Vec::new());
     let work = || {
-        while let Some((job, (index, policy))) = take(&next, &jobs) {
-            let outcome = policy.run(&scenarios[index], &mut |_| {});
-            let finished = done.fetch_add(1, Ordering::Relaxed) + 1;
-            progress(finished, jobs.len(), &scenarios[index].name());
+        loop {
+            let job = next.fetch_add(1, Ordering::Relaxed);
+            if job >= jobs {
+                break;
+            }
+            let (scenario, policy) = (job / policies.len(), job % policies.len());
+            let outcome = policies[policy].run(&scenarios[scenario], &mut |share| tell(job, share));
+            tell(job, 1.0);
+            progress(Progress::Done { scenario, policy });
             results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((job, outcome));
         }
     };
@@ -187,11 +247,6 @@ pub fn run_all(
     });
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.sort_by_key(|(job, _)| *job);
-    let outcomes: Vec<Outcome> = results.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
-    Ok(outcomes.chunks(policies.len().max(1)).map(<[Outcome]>::to_vec).collect())
-}
-
-fn take<T: Copy>(next: &AtomicUsize, jobs: &[T]) -> Option<(usize, T)> {
-    let job = next.fetch_add(1, Ordering::Relaxed);
-    jobs.get(job).map(|found| (job, *found))
+    let mut outcomes = results.into_iter().map(|(_, result)| result);
+    scenarios.iter().map(|_| outcomes.by_ref().take(policies.len()).collect()).collect()
 }

@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_inferno-sidecar");
-const COMMANDS: [&str; 8] = ["serve", "demo", "check", "size", "replay", "relabel", "completions", "man"];
+const COMMANDS: [&str; 9] =
+    ["serve", "demo", "check", "size", "replay", "simulate", "relabel", "completions", "man"];
 
 fn output(arguments: &[&str]) -> String {
     let output = Command::new(BINARY).args(arguments).output().expect("the binary runs");

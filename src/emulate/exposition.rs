@@ -61,7 +61,7 @@ pub fn engine_text(fleet: &Fleet, pod: &str) -> Option<String> {
     fleet
         .each_pod()
         .find(|(_, _, candidate)| candidate.name == pod)
-        .and_then(|(model, variant, pod)| engine::families(model, variant, pod))
+        .and_then(|(model, variant, pod)| engine::families(model, variant, pod, &|_| true))
         .map(|families| text(&families))
 }
 
@@ -75,8 +75,17 @@ pub fn scheduler_text(model: &Model) -> String {
     text(&cluster::scheduler_families(model))
 }
 
+/// Which metrics are wanted, by the full name of a series.
+pub type Wanted<'a> = &'a dyn Fn(&str) -> bool;
+
 /// Everything that can be scraped now, in a fixed order.
 pub fn targets(fleet: &Fleet) -> Vec<Target> {
+    targets_with(fleet, &|_| true)
+}
+
+/// As [`targets`], but the buckets of histograms, which are most of what engines expose, only where they are
+/// wanted.
+pub fn targets_with(fleet: &Fleet, wanted: Wanted<'_>) -> Vec<Target> {
     let mut targets = vec![Target {
         labels: vec![
             ("namespace", "monitoring".to_owned()),
@@ -96,7 +105,7 @@ pub fn targets(fleet: &Fleet) -> Vec<Target> {
         families: cluster::scheduler_families(model),
     }));
     targets.extend(fleet.each_pod().filter_map(|(model, variant, pod)| {
-        let families = engine::families(model, variant, pod)?;
+        let families = engine::families(model, variant, pod, wanted)?;
         let labels = vec![
             ("namespace", model.namespace.clone()),
             ("pod", pod.name.clone()),

@@ -110,16 +110,18 @@ pub struct RequestShape {
     pub cached_share: f64,
 }
 
-/// Sampler of token counts with a given mean.
+/// Sampler of token counts with a given mean: log-normal.
 #[derive(Clone, Copy, Debug)]
-struct TokenCount {
+pub struct TokenCount {
     law: Option<LogNormal<f64>>,
     mean: f64,
     max: f64,
 }
 
 impl TokenCount {
-    fn new(mean: f64, spread: f64, max: u32) -> Self {
+    /// Counts from 1 to `max` around `mean`, with a standard deviation of `spread` times the mean; senseless
+    /// values give equal counts.
+    pub fn new(mean: f64, spread: f64, max: u32) -> Self {
         let mean = if mean.is_finite() { mean.max(1.0) } else { 1.0 };
         let law = if spread.is_finite() && spread > 0.0 {
             // Moments of the log-normal law: mean = exp(mu + s^2/2), spread^2 = exp(s^2) - 1.
@@ -131,7 +133,8 @@ impl TokenCount {
         TokenCount { law, mean, max: f64::from(max.max(1)) }
     }
 
-    fn sample(&self, random: &mut Pcg64Mcg) -> u32 {
+    /// A count.
+    pub fn sample(&self, random: &mut Pcg64Mcg) -> u32 {
         let value = self.law.map_or(self.mean, |law| law.sample(random));
         value.round().clamp(1.0, self.max) as u32
     }

@@ -1,135 +1,205 @@
 //! The command `simulate`: reads what its flags name, runs, and prints.
+//!
+//! What is wrong with one of the inputs is named and left out; the other runs go on, and the exit status is 1.
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::Mutex;
 
 use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
 
+use super::problem::Problem;
 use super::profiles::{self, NamedProfile};
+use super::report::{self, Provenance, Study};
 use super::scenario::Scenario;
 use super::suite::{self, Common};
-use super::trace::Trace;
-use super::{PolicyName, plot, report, run_all};
+use super::{PolicyName, Progress, input, plot, run_all};
 use crate::config::SloTargets;
 use crate::options::SimulateFlags;
+
+/// Steps of the progress bar per run.
+const STEPS: u64 = 100;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When a file cannot be read or a name is unknown; the message says which and what there is.
+/// When the flags contradict each other, or a result cannot be written.
 pub fn execute(flags: &SimulateFlags) -> anyhow::Result<ExitCode> {
-    let policies: Vec<PolicyName> = flags
-        .policy
-        .iter()
-        .map(|name| PolicyName::parse(name.trim()))
-        .collect::<Result<_, _>>()
-        .map_err(anyhow::Error::msg)?;
-    let scenarios = scenarios(flags)?;
-    let live = std::io::stderr().is_terminal();
-    let progress = |done: usize, all: usize, name: &str| {
-        let bar: String = (0..30).map(|at| if at * all < done * 30 { '#' } else { '.' }).collect();
-        match live {
-            true => eprint!("\r[{bar}] {done}/{all} {name:<60.60}{}", if done == all { "\n" } else { "" }),
-            false => eprintln!("{done}/{all} {name}"),
-        }
-    };
-    let outcomes = run_all(&scenarios, &policies, &progress)?;
-    match flags.json {
-        true => println!("{}", report::to_json(&scenarios, &outcomes)),
-        false => print!("{}", report::text(&scenarios, &outcomes)),
-    }
-    if let Some(path) = &flags.plot {
-        std::fs::write(path, plot::svg(&scenarios, &outcomes))
-            .with_context(|| format!("cannot write the picture {}", path.display()))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn scenarios(flags: &SimulateFlags) -> anyhow::Result<Vec<Scenario>> {
     anyhow::ensure!(
         flags.min <= flags.max && flags.max > 0,
         "--min must not exceed --max, and --max not be 0"
     );
     anyhow::ensure!(flags.scrape > 0, "--scrape must be longer than 0");
+    let mut problems = Vec::new();
+    let policies = policies(flags, &mut problems);
+    let scenarios = scenarios(flags, &mut problems);
+    for problem in &problems {
+        eprintln!("left out: {problem}");
+    }
+    remarks(&scenarios);
+    if scenarios.is_empty() || policies.is_empty() {
+        anyhow::bail!("nothing is left to simulate");
+    }
+    let already_said = problems.len();
+    let results = observed(&scenarios, &policies)?;
+    let mut outcomes = Vec::new();
+    for (scenario, results) in scenarios.iter().zip(results) {
+        let mut row = Vec::new();
+        for (policy, result) in policies.iter().zip(results) {
+            match result {
+                Ok(outcome) => row.push(outcome),
+                Err(error) => problems.push(Problem::new(
+                    format!("{} under {}", scenario.name(), policy.name()),
+                    format!("{error:#}"),
+                    "the other runs are not affected",
+                )),
+            }
+        }
+        outcomes.push(row);
+    }
+    for problem in &problems[already_said..] {
+        eprintln!("left out: {problem}");
+    }
+    let is_complete = problems.is_empty();
+    let study = Study { provenance: Provenance::now(), scenarios, outcomes, problems };
+    match flags.json {
+        true => println!("{}", report::to_json(&study)),
+        false => print!("{}", report::text(&study)),
+    }
+    if let Some(path) = &flags.plot {
+        std::fs::write(path, plot::svg(&study)?)
+            .with_context(|| format!("cannot write the picture {}", path.display()))?;
+    }
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs everything and shows how far it is.
+fn observed(scenarios: &[Scenario], policies: &[PolicyName]) -> anyhow::Result<super::Results> {
+    let all = scenarios.len() * policies.len();
+    if !std::io::stderr().is_terminal() {
+        let done = Mutex::new(0);
+        return Ok(run_all(scenarios, policies, &|progress| {
+            if let Progress::Done { scenario, policy } = progress {
+                let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                *done += 1;
+                eprintln!("{done}/{all} {} under {}", scenarios[scenario].name(), policies[policy].name());
+            }
+        }));
+    }
+    let bar = ProgressBar::new(all as u64 * STEPS);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:40} {percent:>3} %  {elapsed} of about {duration}  {wide_msg}",
+    )?);
+    let results = run_all(scenarios, policies, &|progress| match progress {
+        Progress::Share { share } => bar.set_position((share * (all as u64 * STEPS) as f64) as u64),
+        Progress::Done { scenario, policy } => {
+            bar.set_message(format!("{} under {}", scenarios[scenario].name(), policies[policy].name()));
+        }
+    });
+    bar.finish_and_clear();
+    Ok(results)
+}
+
+fn policies(flags: &SimulateFlags, problems: &mut Vec<Problem>) -> Vec<PolicyName> {
+    let mut policies = Vec::new();
+    for name in flags.policy.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        match PolicyName::parse(name) {
+            Ok(policy) if policies.contains(&policy) => {}
+            Ok(policy) => policies.push(policy),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    policies
+}
+
+fn scenarios(flags: &SimulateFlags, problems: &mut Vec<Problem>) -> Vec<Scenario> {
+    let known = known(flags, problems);
+    let (traces, unreadable) = input::traces(&flags.traces, flags.seed, flags.seeds);
+    problems.extend(unreadable);
+    let slo = SloTargets { ttft_ms: flags.ttft, itl_ms: flags.itl, tps: 0.0 };
+    let chosen: Vec<&NamedProfile> = match flags.suite {
+        true => Vec::new(),
+        false => flags.profile.iter().filter_map(|id| find(&known, id.trim(), problems)).collect(),
+    };
+    let mut found = Vec::new();
+    for startup_ms in &flags.startup {
+        for variations in &traces {
+            for (step, trace) in variations.iter().enumerate() {
+                let common = Common {
+                    startup_ms: *startup_ms,
+                    scrape_ms: flags.scrape,
+                    replicas: (flags.min, flags.max),
+                    seed: flags.seed.wrapping_add(step as u64),
+                };
+                match flags.suite {
+                    true => found.extend(suite::scenarios(trace, &known, common)),
+                    false => found.extend(chosen.iter().map(|one| suite::scenario(trace, one, slo, common))),
+                }
+            }
+        }
+    }
+    if flags.suite {
+        suite::in_order(&mut found);
+        let is_used = |name: &str| found.iter().any(|scenario| scenario.trace.name == name);
+        for trace in traces.iter().filter_map(|variations| variations.first()) {
+            if !is_used(&trace.name) {
+                let fix = "leave --suite away and choose --profile and targets for it";
+                problems.push(Problem::new(&*trace.name, "does not belong to the suite", fix));
+            }
+        }
+    }
+    found.retain(|scenario| match scenario.impossible() {
+        None => true,
+        Some(problem) => {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+            false
+        }
+    });
+    found
+}
+
+/// The built-in profiles and those of `--profiles`, which win.
+fn known(flags: &SimulateFlags, problems: &mut Vec<Problem>) -> Vec<NamedProfile> {
     let mut known = profiles::built_in();
-    if let Some(path) = &flags.profiles {
-        let text = read(path)?;
-        let text = String::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
-        let more = profiles::read(&path.display().to_string(), &text)?;
-        known.retain(|profile| more.iter().all(|other| other.id != profile.id));
-        known.extend(more);
-    }
-    let traces = traces(&flags.traces)?;
-    let common = Common {
-        startup_ms: flags.startup,
-        scrape_ms: flags.scrape,
-        replicas: (flags.min, flags.max),
-        seed: flags.seed,
-    };
-    let scenarios = match flags.suite {
-        true => suite::scenarios(&traces, &known, common),
-        false => {
-            let profile = find(&known, &flags.profile)?;
-            let slo = SloTargets { ttft_ms: flags.ttft, itl_ms: flags.itl, tps: 0.0 };
-            traces.iter().map(|trace| suite::scenario(trace, profile, slo, common)).collect()
+    let Some(path) = &flags.profiles else { return known };
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let (more, wrong) = profiles::read(&name, &text);
+            known.retain(|profile| more.iter().all(|other| other.id != profile.id));
+            known.extend(more);
+            problems.extend(wrong);
         }
-    };
-    anyhow::ensure!(!scenarios.is_empty(), "none of the traces belongs to the suite; leave --suite away");
-    scenarios.iter().for_each(warn);
-    Ok(scenarios)
+        Err(error) => {
+            problems.push(Problem::new(name, format!("cannot be read: {error}"), "check --profiles"))
+        }
+    }
+    known
 }
 
-/// Says what makes a scenario pointless; it runs all the same.
-fn warn(scenario: &Scenario) {
-    let idle_ms = scenario.profile.engine.iteration.a_ms;
-    if scenario.slo.itl_ms > 0.0 && scenario.slo.itl_ms <= idle_ms {
-        eprintln!(
-            "warning: {}: an ITL target of {} ms is below the {idle_ms} ms of an idle step; no fleet meets it",
-            scenario.name(),
-            scenario.slo.itl_ms
-        );
-    }
-    if scenario.trace.requests.is_empty() {
-        eprintln!("warning: {}: no request fits the profile's context", scenario.name());
-    }
-}
-
-fn find<'a>(known: &'a [NamedProfile], id: &str) -> anyhow::Result<&'a NamedProfile> {
-    known.iter().find(|profile| profile.id == id).with_context(|| {
+fn find<'a>(known: &'a [NamedProfile], id: &str, problems: &mut Vec<Problem>) -> Option<&'a NamedProfile> {
+    let found = known.iter().find(|profile| profile.id == id);
+    if found.is_none() {
         let names: Vec<&str> = known.iter().map(|profile| profile.id.as_str()).collect();
-        format!("no profile {id:?}; there are {}", names.join(", "))
-    })
-}
-
-fn traces(paths: &[PathBuf]) -> anyhow::Result<Vec<Arc<Trace>>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let is_trace = |path: &PathBuf| {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            name.ends_with(".csv") || name.ends_with(".csv.gz")
-        };
-        let mut found: Vec<PathBuf> =
-            entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_trace).collect();
-        anyhow::ensure!(!found.is_empty(), "no trace (*.csv, *.csv.gz) in {}", path.display());
-        found.sort();
-        files.append(&mut found);
+        let fix = format!("there are {}; more come with --profiles FILE", names.join(", "));
+        problems.push(Problem::new(format!("--profile {id}"), "there is no such profile", fix));
     }
-    files.iter().map(|path| Ok(Arc::new(Trace::read(&stem(path), &read(path)?)?))).collect()
+    found
 }
 
-/// Name of a trace: its file's without the endings.
-fn stem(path: &Path) -> String {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    name.trim_end_matches(".gz").trim_end_matches(".csv").to_owned()
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}; check the path", path.display()))
+/// Says, once per trace, which rows are not as they should be, and what no fleet could hold.
+fn remarks(scenarios: &[Scenario]) {
+    let mut said = Vec::new();
+    for scenario in scenarios {
+        for remark in scenario.remarks() {
+            let text = remark.to_string();
+            if !said.contains(&text) {
+                eprintln!("note: {text}");
+                said.push(text);
+            }
+        }
+    }
 }

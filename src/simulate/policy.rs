@@ -27,7 +27,7 @@ pub struct Static(pub u32);
 
 impl Policy for Static {
     fn name(&self) -> String {
-        format!("static {}", self.0)
+        format!("static-{}", self.0)
     }
 
     fn interval_ms(&self) -> i64 {

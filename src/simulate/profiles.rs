@@ -1,8 +1,9 @@
 //! Performance profiles of model and accelerator pairs, from a JSON file or built in.
 
-use anyhow::Context as _;
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::problem::Problem;
 use crate::emulate::profile::{EngineProfile, IterationTime};
 
 /// A profile with what a variant of it costs.
@@ -25,7 +26,7 @@ pub struct NamedProfile {
 /// The file: an object with a list `variants`.
 #[derive(Deserialize)]
 struct File {
-    variants: Vec<Entry>,
+    variants: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -45,8 +46,12 @@ struct Entry {
     max_num_seqs: u32,
     #[serde(default = "max_num_batched_tokens")]
     max_num_batched_tokens: u32,
+    max_model_len: Option<u32>,
+    /// Relative cost of one accelerator per hour.
     #[serde(default = "unit_cost")]
     cost_rel: f64,
+    /// Cost of one replica per hour, in place of `cost_rel`.
+    cost_per_hour: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -82,43 +87,88 @@ fn unit_cost() -> f64 {
 /// LLMServingSim (32B and 4090).
 const BUILT_IN: &str = include_str!("profiles.json");
 
+/// What a profile needs, for messages.
+const FORMAT: &str = "a profile needs id, model, gpu, iteration_ms {a, b, c, d, q} in ms and kv_tokens; see \
+                      `simulate` in the README";
+
 /// The profiles that need no file.
 pub fn built_in() -> Vec<NamedProfile> {
-    read("built-in", BUILT_IN)
-        .unwrap_or_else(|error| unreachable!("the built-in profiles are valid: {error}"))
+    let (profiles, problems) = read("built-in", BUILT_IN);
+    debug_assert!(problems.is_empty(), "the built-in profiles are valid: {problems:?}");
+    profiles
 }
 
 /// Reads profiles: `{"variants": [{"id", "model", "gpu", "iteration_ms": {"a", "b", "c", "d", "q"},
-/// "kv_tokens", ...}]}`; further keys are ignored.
-///
-/// # Errors
-/// When the text is no such JSON; the message names the place.
-pub fn read(name: &str, text: &str) -> anyhow::Result<Vec<NamedProfile>> {
-    let file: File = serde_json::from_str(text).with_context(|| {
-        format!("profiles {name}: needs {{\"variants\": [{{\"id\", \"iteration_ms\", \"kv_tokens\", ...}}]}}")
-    })?;
-    Ok(file.variants.into_iter().map(named).collect())
+/// "kv_tokens", ...}]}`; further keys are ignored. Those that are wrong are left out and named.
+pub fn read(file: &str, text: &str) -> (Vec<NamedProfile>, Vec<Problem>) {
+    let entries = match serde_json::from_str::<File>(text) {
+        Ok(File { variants }) => variants,
+        Err(error) => {
+            let place = format!("{file} line {}", error.line());
+            let fix = format!("the file is {{\"variants\": [...]}}; {FORMAT}");
+            return (Vec::new(), vec![Problem::new(place, error.to_string(), fix)]);
+        }
+    };
+    let (mut profiles, mut problems) = (Vec::<NamedProfile>::new(), Vec::new());
+    for (index, entry) in entries.into_iter().enumerate() {
+        let id = entry["id"].as_str().map_or_else(|| "without id".to_owned(), |id| format!("{id:?}"));
+        let subject = format!("{file} variant {} ({id})", index + 1);
+        let read = serde_json::from_value::<Entry>(entry).map_err(|error| error.to_string());
+        match read.and_then(named) {
+            Ok(profile) if profiles.iter().any(|other| other.id == profile.id) => {
+                problems.push(Problem::new(
+                    subject,
+                    "the id occurs twice",
+                    "the first one counts; rename this one",
+                ));
+            }
+            Ok(profile) => profiles.push(profile),
+            Err(reason) => problems.push(Problem::new(subject, reason, FORMAT)),
+        }
+    }
+    (profiles, problems)
 }
 
-fn named(entry: Entry) -> NamedProfile {
+/// The profile of an entry, or what is out of range.
+fn named(entry: Entry) -> Result<NamedProfile, String> {
     let Coefficients { a, b, c, d, q } = entry.iteration_ms;
+    let cost_per_hour =
+        entry.cost_per_hour.unwrap_or(entry.cost_rel * f64::from(entry.gpus_per_replica.max(1)));
+    let numbers = [
+        ("iteration_ms.a", a),
+        ("iteration_ms.b", b),
+        ("iteration_ms.c", c),
+        ("iteration_ms.d", d),
+        ("iteration_ms.q", q),
+        ("ttft_overhead_ms", entry.ttft_overhead_ms),
+        ("the cost", cost_per_hour),
+    ];
+    if let Some((name, value)) = numbers.iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
+        return Err(format!("{name} is {value}, which is no time or cost"));
+    }
+    if a <= 0.0 {
+        return Err("iteration_ms.a is 0: an engine's step takes some time".to_owned());
+    }
+    if entry.block_size == 0 || entry.kv_tokens < entry.block_size {
+        return Err(format!("kv_tokens {} is not one block of {}", entry.kv_tokens, entry.block_size));
+    }
     let engine = EngineProfile {
         iteration: IterationTime { a_ms: a, b_ms: b, c_ms: c, d_ms: d, q_ms: q },
         ttft_overhead_ms: entry.ttft_overhead_ms,
         block_size: entry.block_size,
-        num_gpu_blocks: entry.kv_tokens / entry.block_size.max(1),
+        num_gpu_blocks: entry.kv_tokens / entry.block_size,
         max_num_seqs: entry.max_num_seqs,
         max_num_batched_tokens: entry.max_num_batched_tokens,
-        max_model_len: entry.kv_tokens,
+        max_model_len: entry.max_model_len.unwrap_or(entry.kv_tokens),
     };
-    NamedProfile {
+    Ok(NamedProfile {
         id: entry.id,
         model: entry.model,
         accelerator: entry.gpu,
         accelerators_per_replica: entry.gpus_per_replica.max(1),
-        cost_per_hour: entry.cost_rel.max(0.0),
+        cost_per_hour,
         engine: engine.checked(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -136,8 +186,34 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_says_what_it_should_be() {
-        let error = format!("{:#}", read("p.json", "{\"variants\": [{\"id\": \"x\"}]}").unwrap_err());
-        assert!(error.contains("p.json") && error.contains("missing field"), "{error}");
+    fn what_is_wrong_with_a_profile_is_named_and_the_others_are_used() {
+        let text = r#"{"variants": [
+            {"id": "x"},
+            {"id": "idle", "model": "m", "gpu": "g", "iteration_ms": {"a": 0}, "kv_tokens": 1000},
+            {"id": "tiny", "model": "m", "gpu": "g", "iteration_ms": {"a": 5}, "kv_tokens": 3},
+            {"id": "good", "model": "m", "gpu": "g", "iteration_ms": {"a": 5}, "kv_tokens": 1000, "note": 1},
+            {"id": "good", "model": "m", "gpu": "g", "iteration_ms": {"a": 6}, "kv_tokens": 1000}
+        ]}"#;
+        let (profiles, problems) = read("p.json", text);
+        assert_eq!(profiles.iter().map(|profile| &*profile.id).collect::<Vec<_>>(), ["good"]);
+        let problems: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        for (problem, part) in problems.iter().zip(["missing field", "takes some time", "one block", "twice"])
+        {
+            assert!(problem.starts_with("p.json variant") && problem.contains(part), "{problem}");
+        }
+        let (none, problems) = read("p.json", "{\n\"variants\": [,]}");
+        assert!(none.is_empty() && problems[0].subject == "p.json line 2", "{problems:?}");
+    }
+
+    #[test]
+    fn the_cost_of_a_replica_is_that_of_its_accelerators() {
+        let text = r#"{"variants": [
+            {"id": "a", "model": "m", "gpu": "g", "iteration_ms": {"a": 5}, "kv_tokens": 1000,
+             "gpus_per_replica": 4, "cost_rel": 0.5},
+            {"id": "b", "model": "m", "gpu": "g", "iteration_ms": {"a": 5}, "kv_tokens": 1000,
+             "gpus_per_replica": 4, "cost_per_hour": 9.5}
+        ]}"#;
+        let costs: Vec<f64> = read("p", text).0.iter().map(|profile| profile.cost_per_hour).collect();
+        assert_eq!(costs, [2.0, 9.5]);
     }
 }

@@ -25,8 +25,10 @@ pub struct Moment {
     pub ready: u32,
     /// Requests waiting, in engines and at the scheduler.
     pub waiting: u64,
-    /// Share of the requests finished since the moment before that met both targets; NaN without any.
-    pub attainment: f64,
+    /// Requests finished since the moment before.
+    pub finished: u64,
+    /// Of those, the ones that met both targets.
+    pub met: u64,
 }
 
 /// What came of it.
@@ -38,8 +40,12 @@ pub struct Outcome {
     pub arrived: u64,
     /// Requests that were served within both targets.
     pub met: u64,
-    /// Requests lost with a removed replica or unfinished half an hour after the last arrival.
+    /// Requests that were served to their end.
+    pub finished: u64,
+    /// Requests lost with a removed replica.
     pub lost: u64,
+    /// Requests still in the fleet half an hour after the last arrival.
+    pub unfinished: u64,
     /// Time that replicas existed until the last arrival, start-up included, h.
     pub replica_hours: f64,
     /// That time at the profile's cost.
@@ -71,8 +77,8 @@ struct Tally {
     desired: u32,
     changes: u64,
     outcome: Outcome,
-    /// Arrivals, finished and met at the last moment kept.
-    last: (u64, u64, u64),
+    /// Time, ms, arrivals, finished and met at the last moment kept.
+    last: (i64, u64, u64, u64),
     next_moment: i64,
 }
 
@@ -108,7 +114,7 @@ impl Tally {
             desired: initial,
             changes: 0,
             outcome: Outcome { policy, peak: initial, ..Outcome::default() },
-            last: (0, 0, 0),
+            last: (0, 0, 0, 0),
             next_moment: 0,
         }
     }
@@ -140,19 +146,21 @@ impl Tally {
             return;
         }
         let totals = fleet.models()[0].totals();
-        let (arrived, finished, met) = self.last;
-        let done = totals.finished - finished;
+        let (last_ms, arrived, finished, met) = self.last;
+        let passed_s = (at_ms - last_ms).max(1) as f64 / 1000.0;
         self.outcome.course.push(Moment {
             at_s: at_ms as f64 / 1000.0,
-            arrivals_per_s: (totals.arrived - arrived) as f64 * 1000.0 / COURSE_MS as f64,
+            arrivals_per_s: (totals.arrived - arrived) as f64 / passed_s,
             desired: self.desired,
             current: status.current,
             ready: status.ready,
             waiting: status.waiting + fleet.models()[0].queued() as u64,
-            attainment: if done == 0 { f64::NAN } else { (self.met - met) as f64 / done as f64 },
+            finished: totals.finished - finished,
+            met: self.met - met,
         });
-        self.last = (totals.arrived, totals.finished, self.met);
-        self.next_moment = at_ms + COURSE_MS;
+        self.last = (at_ms, totals.arrived, totals.finished, self.met);
+        // Counted from the start, so that a policy with another interval has as many moments.
+        self.next_moment = (at_ms / COURSE_MS + 1) * COURSE_MS;
     }
 
     /// Lets the fleet finish what it has.
@@ -169,8 +177,8 @@ impl Tally {
     fn finish(mut self, fleet: &Fleet, scenario: &Scenario, duration_ms: i64) -> Outcome {
         let totals = fleet.models()[0].totals();
         let outcome = &mut self.outcome;
-        (outcome.arrived, outcome.met) = (totals.arrived, self.met);
-        outcome.lost = totals.arrived - totals.finished - totals.rejected;
+        (outcome.arrived, outcome.finished, outcome.met) = (totals.arrived, totals.finished, self.met);
+        (outcome.lost, outcome.unfinished) = (totals.killed, fleet.models()[0].in_flight());
         outcome.cost = outcome.replica_hours * scenario.profile.cost_per_hour;
         outcome.ttft_ms = quantiles(&mut self.ttft_ms);
         outcome.tpot_ms = quantiles(&mut self.tpot_ms);

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::problem::Problem;
 use super::profiles::NamedProfile;
-use super::trace::Trace;
+use super::trace::{Trace, TraceRequest};
 use crate::config::SloTargets;
 use crate::emulate::load;
 use crate::emulate::spec::{EngineVersion, FleetSpec, ModelSpec, NodeSpec, VariantSpec};
@@ -46,6 +47,118 @@ impl Scenario {
     /// Name of the scenario: trace and profile.
     pub fn name(&self) -> String {
         format!("{} on {}", self.trace.name, self.profile.id)
+    }
+
+    /// What is simulated, in one line.
+    pub fn summary(&self) -> String {
+        let target = |ms: f64| if ms > 0.0 { format!("{ms} ms") } else { "none".to_owned() };
+        format!(
+            "{} requests in {:.0} min; targets TTFT {}, ITL {}; start-up {} s, {} replicas at the start of {} to \
+             {}; seed {}",
+            self.trace.requests.len(),
+            self.trace.duration_ms() as f64 / 60_000.0,
+            target(self.slo.ttft_ms),
+            target(self.slo.itl_ms),
+            self.startup_ms as f64 / 1000.0,
+            self.initial,
+            self.replicas.0,
+            self.replicas.1,
+            self.seed,
+        )
+    }
+
+    /// Time to first token and per further token, ms, of a request that has a replica for itself.
+    pub fn alone_ms(&self, request: &TraceRequest) -> (f64, f64) {
+        let engine = &self.profile.engine;
+        let time = &engine.iteration;
+        let (prompt, output) = (f64::from(request.prompt_tokens), f64::from(request.output_tokens));
+        let steps = f64::from(request.prompt_tokens.div_ceil(engine.max_num_batched_tokens));
+        let prefill_ms = time.a_ms * steps + time.c_ms * prompt + time.q_ms * prompt * prompt / 2.0;
+        let step_ms = time.a_ms + time.b_ms + time.d_ms * (prompt + output / 2.0);
+        (engine.ttft_overhead_ms + prefill_ms, if request.output_tokens > 1 { step_ms } else { 0.0 })
+    }
+
+    /// Requests that miss a target even with a replica for themselves; no policy can help them.
+    pub fn hopeless(&self) -> u64 {
+        let misses = |value: f64, target: f64| target > 0.0 && value > target;
+        let is_hopeless = |request: &&TraceRequest| {
+            let (ttft_ms, itl_ms) = self.alone_ms(request);
+            misses(ttft_ms, self.slo.ttft_ms) || misses(itl_ms, self.slo.itl_ms)
+        };
+        self.trace.requests.iter().filter(is_hopeless).count() as u64
+    }
+
+    /// Why no fleet could hold the targets, or there is nothing to serve; `None` when it is worth a run.
+    pub fn impossible(&self) -> Option<Problem> {
+        let name = self.name();
+        let (trace, time) = (&self.trace, &self.profile.engine.iteration);
+        if trace.requests.is_empty() {
+            let reason = format!(
+                "all {} requests exceed its {} tokens of context",
+                trace.skipped.too_long, self.profile.engine.max_model_len
+            );
+            return Some(Problem::new(name, reason, "choose a profile with more KV cache"));
+        }
+        let step_ms = time.a_ms + time.b_ms;
+        if self.slo.itl_ms > 0.0 && self.slo.itl_ms < step_ms {
+            let reason = format!(
+                "the ITL target of {} ms is below the {step_ms:.1} ms of a step with one request",
+                self.slo.itl_ms
+            );
+            return Some(Problem::new(name, reason, format!("aim at {} ms or more", above(step_ms))));
+        }
+        let first_ms = self.profile.engine.ttft_overhead_ms + time.a_ms + time.c_ms;
+        if self.slo.ttft_ms > 0.0 && self.slo.ttft_ms < first_ms {
+            let reason = format!(
+                "the TTFT target of {} ms is below the {first_ms:.1} ms of a prompt of one token",
+                self.slo.ttft_ms
+            );
+            return Some(Problem::new(name, reason, format!("aim at {} ms or more", above(first_ms))));
+        }
+        if self.hopeless() < trace.requests.len() as u64 {
+            return None;
+        }
+        let least = |value: fn(&(f64, f64)) -> f64| {
+            trace.requests.iter().map(|r| value(&self.alone_ms(r))).fold(f64::INFINITY, f64::min)
+        };
+        let reason = format!(
+            "none of the requests can be served within TTFT {} ms and ITL {} ms, even with a replica for itself: \
+             the least are {:.1} and {:.1} ms",
+            self.slo.ttft_ms,
+            self.slo.itl_ms,
+            least(|alone| alone.0),
+            least(|alone| alone.1)
+        );
+        Some(Problem::new(name, reason, "choose a faster profile or other targets"))
+    }
+
+    /// What is worth knowing about the input beforehand.
+    pub fn remarks(&self) -> Vec<Problem> {
+        let mut remarks = self.trace.remarks.clone();
+        let (all, too_long) = (self.trace.requests.len() as u64, self.trace.skipped.too_long);
+        if too_long > 0 {
+            let reason = format!(
+                "{too_long} of {} requests exceed its {} tokens of context",
+                all + too_long,
+                self.profile.engine.max_model_len
+            );
+            remarks.push(Problem::new(self.name(), reason, "they are rejected alike under every policy"));
+        }
+        let hopeless = self.hopeless();
+        if hopeless > 0 {
+            // Rounded down: it is a bound.
+            let percent = (1e4 * (1.0 - hopeless as f64 / all as f64)).floor() / 100.0;
+            let reason = format!(
+                "{hopeless} of {all} requests miss a target even with a replica for themselves, so at most {percent:.2} % \
+                 can be attained"
+            );
+            remarks.push(Problem::new(
+                self.name(),
+                reason,
+                "allow them more time, or choose a faster profile",
+            ));
+        }
+        remarks
     }
 
     /// The fleet at its start.
@@ -118,4 +231,9 @@ impl Scenario {
         // Below its idle step no replica can go; the rest is a step that is hardly loaded.
         target_ms.max(1.1 * idle_ms)
     }
+}
+
+/// A round number of milliseconds from `ms` on.
+fn above(ms: f64) -> f64 {
+    (ms * 1.2).ceil()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prost::Message as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::policy::Policy;
 use super::scenario::{NAMESPACE, Scenario, VARIANT};
@@ -32,16 +32,26 @@ pub struct Sidecar {
 impl Sidecar {
     /// The sidecar in a mode; its decisions are acted upon every `loop_ms`, at each scrape when 0.
     pub fn new(name: &str, scenario: &Scenario, mode: Mode, loop_ms: i64) -> anyhow::Result<Self> {
-        let resolved = resolve(&documents(scenario, mode), &Resolved::default());
+        let objects = objects(scenario, mode).into_iter().enumerate();
+        let documents: Vec<Document> = objects
+            .map(|(index, value)| Document {
+                origin: format!("simulation#{index}"),
+                content: DocumentContent::Object(value),
+            })
+            .collect();
+        let resolved = resolve(&documents, &Resolved::default());
         if let Some(problem) = resolved.problems.first() {
             anyhow::bail!("configuration of the simulation: {problem}");
         }
-        let mut engine = Engine::new(Arc::new(Dialects::built_in()));
+        let dialects = Arc::new(Dialects::built_in());
+        // What the engine would reject first thing, most of a scrape, is not even made up.
+        let collector = Collector::of(dialects.rows().iter().map(|row| row.metric.clone()));
+        let mut engine = Engine::new(dialects);
         engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
         Ok(Sidecar {
             name: name.to_owned(),
             engine,
-            collector: Collector::new(),
+            collector,
             scrape_ms: scenario.scrape_ms,
             loop_ms,
             acted: None,
@@ -81,7 +91,7 @@ impl Policy for Sidecar {
 }
 
 /// The configuration objects of the scenario, as a user would write them.
-fn documents(scenario: &Scenario, mode: Mode) -> Vec<Document> {
+pub fn objects(scenario: &Scenario, mode: Mode) -> Vec<Value> {
     let profile = &scenario.profile;
     let time = &profile.engine.iteration;
     let number = |value: f64| format!("{value}");
@@ -132,16 +142,9 @@ fn documents(scenario: &Scenario, mode: Mode) -> Vec<Document> {
         "spec": spec,
     });
     let mode = json!({"mode": mode.as_str()}).to_string();
-    [
+    vec![
         variant,
         config_map("service-classes-config", "simulated.yaml", class.to_string()),
         config_map("saturation-scaling-config", "default", mode),
     ]
-    .into_iter()
-    .enumerate()
-    .map(|(index, value)| Document {
-        origin: format!("simulation#{index}"),
-        content: DocumentContent::Object(value),
-    })
-    .collect()
 }

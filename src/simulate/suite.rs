@@ -51,21 +51,31 @@ pub struct Common {
     pub seed: u64,
 }
 
-/// The suite over the traces that are there, by the name of their file without ending.
-pub fn scenarios(traces: &[Arc<Trace>], profiles: &[NamedProfile], common: Common) -> Vec<Scenario> {
+/// The scenarios of the suite in which a trace takes part, by the name of its file without ending.
+pub fn scenarios(trace: &Arc<Trace>, profiles: &[NamedProfile], common: Common) -> Vec<Scenario> {
     let scenario = |pairing: &Pairing| {
-        let trace = traces.iter().find(|trace| trace.name == pairing.trace)?;
         let profile = profiles.iter().find(|profile| profile.id == pairing.profile)?;
         let slo = SloTargets { ttft_ms: pairing.ttft_ms, itl_ms: pairing.itl_ms, tps: 0.0 };
         Some(scenario(trace, profile, slo, common))
     };
-    PAIRINGS.iter().filter_map(scenario).collect()
+    PAIRINGS.iter().filter(|pairing| pairing.trace == trace.name).filter_map(scenario).collect()
+}
+
+/// Brings scenarios into the order of the suite, by start-up time and seed.
+pub fn in_order(scenarios: &mut [Scenario]) {
+    let place = |scenario: &Scenario| {
+        let is_it = |pairing: &Pairing| {
+            pairing.trace == scenario.trace.name && pairing.profile == scenario.profile.id
+        };
+        PAIRINGS.iter().position(is_it)
+    };
+    scenarios.sort_by_key(|scenario| (scenario.startup_ms, scenario.seed, place(scenario)));
 }
 
 /// A scenario whose fleet starts at the size that its first minutes need.
 pub fn scenario(trace: &Arc<Trace>, profile: &NamedProfile, slo: SloTargets, common: Common) -> Scenario {
     let mut scenario = Scenario {
-        trace: Arc::new(trace.within(profile.engine.max_model_len)),
+        trace: Trace::fitting(trace, profile.engine.max_model_len),
         profile: profile.clone(),
         slo,
         startup_ms: common.startup_ms,

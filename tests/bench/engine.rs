@@ -2,7 +2,7 @@
 //!
 //! Time per event on warmed-up fleets of several sizes, rendering, and the cost of taking in samples beside the
 //! snappy decompression of the same bytes. One part alone: `cargo bench --bench engine -- ingest` (or `batches`,
-//! `everything`, `record`, `memory`). One batch: what one pod reports in a scrape, written and published;
+//! `everything`, `record`, `memory`, `simulate`). One batch: what one pod reports in a scrape, written and published;
 //! pods take turns as they would in a fleet of that size that is scraped every 15 s.
 
 mod fleet;
@@ -11,14 +11,20 @@ mod fleet;
 mod table;
 
 use fleet::{Fleet, INTERVAL_MS, at, encode};
+use inferno_sidecar::config::SloTargets;
 use inferno_sidecar::limits::HISTORY_MAX_BYTES;
 use inferno_sidecar::publish::exposition::{Format, Writer, write_board};
 use inferno_sidecar::publish::history::{History, Retention, Selected, Table, Want};
 use inferno_sidecar::publish::promql::{Moment, Query, Value};
 use inferno_sidecar::publish::select::View;
+use inferno_sidecar::simulate::PolicyName;
+use inferno_sidecar::simulate::pattern::Pattern;
+use inferno_sidecar::simulate::profiles::built_in;
+use inferno_sidecar::simulate::suite::{Common, scenario};
 use inferno_sidecar::wire::Version;
 use prost::Message;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Batches per size.
@@ -257,6 +263,38 @@ fn memory() {
     line(&format!("growth with {foreign} irrelevant series on top"), growth, "%", "< 10", "");
 }
 
+/// On-CPU time of this thread, s: what others do on the machine does not count.
+fn cpu_s() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e9
+}
+
+/// How fast `simulate` runs a fleet of ten replicas: alone, and with the engine that is fed its scrapes.
+fn simulation() {
+    let profile = built_in().remove(0);
+    let slo = SloTargets { ttft_ms: 2000.0, itl_ms: 50.0, tps: 0.0 };
+    let common = Common { startup_ms: 110_000, scrape_ms: 5_000, replicas: (10, 10), seed: 1 };
+    for (load, rate) in [("light", 20), ("busy", 120)] {
+        let pattern = format!("rate={rate},duration=20m,prompt=1200,output=250");
+        let trace = Pattern::parse(&pattern).expect("the pattern is sound").trace("bench", 1);
+        let scenario = scenario(&Arc::new(trace), &profile, slo, common);
+        for policy in ["static-10", "slo"] {
+            let policy = PolicyName::parse(policy).expect("there is such a policy");
+            let start = cpu_s();
+            let outcome = policy.run(&scenario, &mut |_| {}).expect("the scenario is sound");
+            let speed = scenario.trace.duration_ms() as f64 / 1000.0 / (cpu_s() - start);
+            let note = format!("{} requests on {}", outcome.arrived, profile.id);
+            line(
+                &format!("simulated s per CPU s, 10 replicas, {load}, {}", policy.name()),
+                speed,
+                "x",
+                "> 1000",
+                &note,
+            );
+        }
+    }
+}
+
 fn main() {
     let part = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let is_asked = |name: &str| part.as_ref().is_none_or(|part| part == name);
@@ -283,6 +321,9 @@ fn main() {
     if is_asked("record") {
         record(1_000);
         record(10_000);
+    }
+    if is_asked("simulate") {
+        simulation();
     }
     if is_asked("ingest") {
         let mut fleet = Fleet::warm(100, 1, "saturation");

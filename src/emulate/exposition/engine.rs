@@ -5,7 +5,7 @@ use super::super::histogram::{Histogram, ITL_BOUNDS_V0, TTFT_BOUNDS_V0};
 use super::super::replica::Replica;
 use super::super::request::Counters;
 use super::super::spec::EngineVersion;
-use super::{Family, Kind, Point, number};
+use super::{Family, Kind, Point, Wanted, number};
 
 /// How a metric is read from an engine.
 enum Reading {
@@ -125,7 +125,12 @@ const METRICS: &[Metric] = &[
 type Labels = Vec<(&'static str, String)>;
 
 /// What the engine in `pod` exposes; `None` while it does not answer.
-pub(super) fn families(model: &Model, variant: &Variant, pod: &Pod) -> Option<Vec<Family>> {
+pub(super) fn families(
+    model: &Model,
+    variant: &Variant,
+    pod: &Pod,
+    wanted: Wanted<'_>,
+) -> Option<Vec<Family>> {
     let replica = pod.replica.as_ref()?;
     let version = variant.spec.engine;
     let engine: Labels = match version {
@@ -147,7 +152,11 @@ pub(super) fn families(model: &Model, variant: &Variant, pod: &Pod) -> Option<Ve
             Reading::CacheConfig => (Kind::Gauge, vec![cache_config(replica, &engine)]),
             Reading::Histogram(read, v0_bounds) => {
                 let bounds = if version == EngineVersion::V0 { v0_bounds } else { ALL };
-                (Kind::Histogram, buckets(read(counters), bounds, &named))
+                let points = match wanted(&[name, "_bucket"].concat()) {
+                    true => buckets(read(counters), bounds, &named),
+                    false => Vec::new(),
+                };
+                (Kind::Histogram, [points, sums(read(counters), &named)].concat())
             }
         };
         Some(Family { name, help: metric.help, kind, points })
@@ -188,7 +197,7 @@ fn cache_config(replica: &Replica, engine: &Labels) -> Point {
 
 fn buckets(histogram: &Histogram, bounds: usize, labels: &Labels) -> Vec<Point> {
     let count = histogram.count();
-    let mut points: Vec<Point> = histogram
+    histogram
         .cumulative(bounds)
         .chain([(f64::INFINITY, count)])
         .map(|(bound, below)| Point {
@@ -196,8 +205,12 @@ fn buckets(histogram: &Histogram, bounds: usize, labels: &Labels) -> Vec<Point> 
             labels: with(labels, "le", number(bound)),
             value: below as f64,
         })
-        .collect();
-    points.push(Point { suffix: "_count", labels: labels.clone(), value: count as f64 });
-    points.push(Point { suffix: "_sum", labels: labels.clone(), value: histogram.sum() });
-    points
+        .collect()
+}
+
+fn sums(histogram: &Histogram, labels: &Labels) -> Vec<Point> {
+    vec![
+        Point { suffix: "_count", labels: labels.clone(), value: histogram.count() as f64 },
+        Point { suffix: "_sum", labels: labels.clone(), value: histogram.sum() },
+    ]
 }
