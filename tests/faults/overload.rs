@@ -29,6 +29,9 @@ struct Flood {
     taken: AtomicU64,
     /// Samples.
     refused: AtomicU64,
+    /// Requests that were answered, and connections that ended without an answer.
+    answers: AtomicU64,
+    broken: AtomicU64,
 }
 
 impl Flood {
@@ -50,19 +53,33 @@ impl Flood {
     }
 }
 
-/// Sends over one connection, as Prometheus does, until the flood is over.
+/// Sends over one connection after the other, each for as long as it lives, until the flood is over.
 async fn send(flood: Arc<Flood>, address: SocketAddr, series: u64, body: Vec<u8>) {
+    while !flood.over.load(Ordering::Relaxed) {
+        if let Err(error) = send_over_one(&flood, address, series, &body).await {
+            assert!(!error.is_user(), "{error}");
+            flood.broken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn send_over_one(
+    flood: &Flood,
+    address: SocketAddr,
+    series: u64,
+    body: &[u8],
+) -> Result<(), hyper::Error> {
     let stream = TcpStream::connect(address).await.expect("it listens");
-    let (mut connection, driver) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("it speaks HTTP");
+    let (mut connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(driver);
     while !flood.over.load(Ordering::Relaxed) {
         let request = write_request().header("host", address.to_string());
-        let request = request.body(Body::from(body.clone())).expect("the request is valid");
-        connection.ready().await.expect("a refusal does not end the connection");
-        let answer = connection.send_request(request).await.expect("an answer, even if it is no");
+        let request = request.body(Body::from(body.to_vec())).expect("the request is valid");
+        connection.ready().await?;
+        let answer = connection.send_request(request).await?;
         let (status, wait) = (answer.status(), answer.headers().get("retry-after").cloned());
-        answer.into_body().collect().await.expect("the whole answer");
+        answer.into_body().collect().await?;
+        flood.answers.fetch_add(1, Ordering::Relaxed);
         if status == 204 {
             flood.taken.fetch_add(series, Ordering::Relaxed);
             continue;
@@ -72,6 +89,7 @@ async fn send(flood: Arc<Flood>, address: SocketAddr, series: u64, body: Vec<u8>
         flood.refused.fetch_add(series, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    Ok(())
 }
 
 /// Sum of a metric of Prometheus about its sending.
@@ -115,6 +133,8 @@ async fn under_twice_the_load_it_can_take_nothing_is_lost_and_decisions_go_on() 
     }
     let (taken, refused) = (flood.taken.load(Ordering::Relaxed), flood.refused.load(Ordering::Relaxed));
     let per_s = |samples: u64| samples as f64 / begun.elapsed().as_secs_f64();
+    let (answers, broken) = (flood.answers.load(Ordering::Relaxed), flood.broken.load(Ordering::Relaxed));
+    assert!(broken * 100 < answers, "{broken} connections broke, {answers} requests were answered");
     let calm = Instant::now();
     // Everything that was scraped arrives, by Prometheus's own retries and without help.
     wait_for("Prometheus's backlog worked off", async || {
@@ -127,7 +147,8 @@ async fn under_twice_the_load_it_can_take_nothing_is_lost_and_decisions_go_on() 
     assert_eq!(sending(&prometheus, "samples_dropped_total").await, 0.0);
     say!(
         "overload: {:.0} samples/s taken, {:.0} offered; {idle_kib} KiB before, {highest_kib} KiB at most; a rise \
-         seen after {:.1} s; caught up {:.1} s after it; {retried} samples sent again, none lost",
+         seen after {:.1} s; caught up {:.1} s after it; {retried} samples sent again, none lost; {answers} answers, \
+         {broken} broken connections",
         per_s(taken),
         per_s(taken + refused),
         reaction.as_secs_f64(),

@@ -128,6 +128,11 @@ impl Line {
         self.messages.send(message).await.map_err(|_| Closed)
     }
 
+    fn watch_params(&self) -> WatchParams {
+        let field_selector = field_selector(&self.watch);
+        WatchParams { timeout: Some(WATCH_S), field_selector, ..WatchParams::default() }
+    }
+
     async fn run<K>(self, api: Api<K>, read: impl Fn(K) -> Option<(ObjectName, Item)>)
     where
         K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned,
@@ -173,11 +178,7 @@ impl Line {
                 Err(error) => return Ok(Some(Failure::of(&error))),
             },
         };
-        let params = WatchParams {
-            timeout: Some(WATCH_S),
-            field_selector: field_selector(&self.watch),
-            ..WatchParams::default()
-        };
+        let params = self.watch_params();
         let mut stream = match api.watch(&params, &from).await {
             Ok(stream) => stream.boxed(),
             Err(error) => {
