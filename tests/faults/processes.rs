@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// A request of which only the beginning is sent.
-async fn half_a_request(address: SocketAddr, length: &str) -> TcpStream {
+pub async fn half_a_request(address: SocketAddr, length: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("the sidecar listens");
     let head = format!(
         "POST /api/v1/write HTTP/1.1\r\nhost: x\r\ncontent-encoding: snappy\r\n\
