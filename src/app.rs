@@ -45,6 +45,7 @@ const NAME: &str = "inferno-sidecar";
 /// Does what the command line asks for.
 pub fn run(job: Job) -> anyhow::Result<ExitCode> {
     match job {
+        Job::Check(flags) if flags.cluster => runtime()?.block_on(cluster::check::run(&flags)),
         Job::Check(flags) => check_folder(&flags),
         Job::Size(flags) => size::run(&flags),
         Job::Replay(flags) => replay::run(&flags),

@@ -2,6 +2,7 @@
 //! back by the instance that leads.
 
 mod actuate;
+pub mod check;
 mod conditions;
 mod events;
 mod lease;
@@ -47,15 +48,8 @@ pub async fn start(
     own: &Arc<OwnMetrics>,
     configurer: Configurer,
 ) -> anyhow::Result<Cluster> {
-    let mut config = kube::Config::infer().await.context(
-        "cannot find the cluster: run in a pod with a service account, or point KUBECONFIG at a file",
-    )?;
-    config.connect_timeout = Some(Duration::from_secs(CLUSTER_CONNECT_MAX_S));
-    // Retries are ours, with a wait that is ours.
-    config.default_retry = false;
-    let address = config.cluster_url.to_string();
-    let home = settings.pod_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let client = kube::Client::try_from(config).context("cannot make a client for the API server")?;
+    let (client, address, namespace) = connect().await?;
+    let home = settings.pod_namespace.clone().unwrap_or(namespace);
     let scope = Scope {
         namespaces: settings.namespaces.clone(),
         home: home.as_str().into(),
@@ -105,6 +99,19 @@ pub async fn start(
         writers.spawn(actuate::run(outputs, settings.actuation, recorder));
     }
     Ok(Cluster { address, candidate, writers, _leads: leads })
+}
+
+/// A client of the API server, its URL, and the namespace that the context or the service account names.
+async fn connect() -> anyhow::Result<(kube::Client, String, String)> {
+    let mut config = kube::Config::infer().await.context(
+        "cannot find the cluster: run in a pod with a service account, or point KUBECONFIG at a file",
+    )?;
+    config.connect_timeout = Some(Duration::from_secs(CLUSTER_CONNECT_MAX_S));
+    // Retries are ours, with a wait that is ours.
+    config.default_retry = false;
+    let (address, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+    let client = kube::Client::try_from(config).context("cannot make a client for the API server")?;
+    Ok((client, address, namespace))
 }
 
 /// Name of this instance among the candidates: no two processes have the same.

@@ -21,6 +21,8 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be said on standard error, which cannot be written to then, and that panics.
+        .log_internal_errors(false)
         .with_ansi(format == LogFormat::Text && std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.with_target(false).init(),

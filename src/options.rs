@@ -3,6 +3,7 @@
 //! A flag wins over its `INFERNO_*` variable, that over the file of `--config`, that over the default.
 
 mod backfill;
+mod check;
 mod cluster;
 mod recording;
 mod security;
@@ -10,6 +11,7 @@ mod simulate;
 mod size;
 
 pub use backfill::{BackfillFlags, BackfillSettings};
+pub use check::{CheckFlags, WithinFlags};
 pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
 pub use recording::{RecordFlags, ReplayFlags};
 pub use security::{ExternalMetrics, Security, SecurityFlags};
@@ -55,8 +57,9 @@ enum Command {
     ///
     /// Ctrl-C or SIGTERM ends it early with the summary so far; the exit status is then 130.
     Demo(DemoFlags),
-    /// Validate the configuration folder and print every problem; exit status 1 if there is any.
-    Check(CheckFlags),
+    /// Validate the configuration folder, or with `--cluster` the cluster, and print every problem; exit status 1
+    /// if there is any.
+    Check(Box<CheckFlags>),
     /// Answer a what-if: how many replicas a load needs within its targets, and why.
     Size(Box<SizeFlags>),
     /// Decide anew from a recording of `--record`, and compare with what another configuration decides.
@@ -190,17 +193,6 @@ pub enum Scenario {
     Diurnal,
 }
 
-/// Flags of `check`.
-#[derive(Clone, Debug, Args)]
-pub struct CheckFlags {
-    /// Folder of Kubernetes objects.
-    #[arg(long, value_name = "DIR", default_value = CONFIG_DIR, env = "INFERNO_CONFIG_DIR")]
-    pub config_dir: PathBuf,
-    /// Print one JSON object instead of text.
-    #[arg(long, env = "INFERNO_JSON")]
-    pub json: bool,
-}
-
 /// Flags of `relabel`.
 #[derive(Clone, Debug, Args)]
 pub struct RelabelFlags {
@@ -266,7 +258,7 @@ pub enum Job {
     /// Run the demo.
     Demo(DemoFlags),
     /// Validate configuration.
-    Check(CheckFlags),
+    Check(Box<CheckFlags>),
     /// Answer a what-if.
     Size(Box<SizeFlags>),
     /// Decide anew from a recording.

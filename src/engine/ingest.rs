@@ -288,16 +288,11 @@ impl Engine {
     #[inline]
     fn take_sample(&mut self, id: SlotId, time: TimeMs, value: f64, now: TimeMs, report: &mut WriteReport) {
         self.start_new_label_at_zero(id, time);
-        let slot = &mut self.store.slots[id as usize];
-        // A slot can only be this far ahead if the clock was set back since; it starts afresh.
+        let slot = &self.store.slots[id as usize];
         if slot.last.since(now) > FUTURE_MAX_MS {
-            slot.last = TimeMs::MIN;
-            match &mut slot.window {
-                Window::Gauge(gauge) => gauge.clear(),
-                Window::Counter(counter) => *counter = Default::default(),
-                Window::Info => {}
-            }
+            self.start_afresh(id);
         }
+        let slot = &mut self.store.slots[id as usize];
         let newest = time > slot.last;
         if is_stale_marker(value) {
             if newest {
@@ -333,6 +328,21 @@ impl Engine {
         let subject = slot.subject;
         self.stream = self.stream.max(time.min(now));
         self.touch_subject(subject, time);
+    }
+
+    /// A slot can only be far ahead of the clock if that was set back since: what it remembers is forgotten.
+    /// Its model is touched here, because the sample that led here may say nothing by itself.
+    #[cold]
+    fn start_afresh(&mut self, id: SlotId) {
+        let slot = &mut self.store.slots[id as usize];
+        slot.last = TimeMs::MIN;
+        match &mut slot.window {
+            Window::Gauge(gauge) => gauge.clear(),
+            Window::Counter(counter) => *counter = Default::default(),
+            Window::Info => {}
+        }
+        let subject = slot.subject;
+        self.touch_joined(subject);
     }
 
     /// The first sample of a further series of a counter that its replica already reports.

@@ -5,6 +5,7 @@
 //! list, and a list that begins anew replaces the old one at once. Must not know what documents mean.
 
 pub mod kinds;
+pub mod once;
 mod pods;
 pub mod scope;
 pub mod store;

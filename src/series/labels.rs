@@ -5,7 +5,7 @@ use crate::wire::WireError;
 
 /// Labels that tell the senders of a high-availability pair apart. They are no part of a series' identity:
 /// whichever of the pair sends it, it is the same series.
-pub const REPLICA_LABELS: [&str; 2] = ["__replica__", "prometheus_replica"];
+pub const REPLICA_LABELS: [&str; 3] = ["__replica__", "prometheus_replica", "replica"];
 
 /// Why a series is refused; the rest of its request is still used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,6 +9,7 @@
 //! sender of 1.0 would believe the numbers of things it did not send.
 
 use super::Context;
+use super::connection::drain;
 use crate::engine::Written;
 use crate::limits::{RETRY_AFTER_S, WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
 use crate::runner::RunnerError;
@@ -32,24 +33,31 @@ const BUFFER_KEPT_MAX_BYTES: usize = 8 << 20;
 /// Handles one write request.
 pub async fn write(State(context): State<Context>, request: Request) -> Response {
     let started = Instant::now();
-    let response = match check_headers(request.headers()) {
-        Ok(version) => {
-            let (mut response, written) = match take(&context, version, request).await {
-                Ok(written) => (StatusCode::NO_CONTENT.into_response(), written),
-                Err(refusal) => (refusal.response(), refusal.written),
-            };
-            if version == Version::V2 {
-                tell(response.headers_mut(), written);
-            }
-            response
-        }
-        Err(refusal) => refusal.response(),
+    let (head, mut body) = request.into_parts();
+    let version = check_headers(&head.headers);
+    let taken = match &version {
+        Ok(version) => take(&context, *version, &head.headers, &mut body).await,
+        Err(refusal) => Err(refusal.clone()),
     };
+    let (mut response, written) = match taken {
+        Ok(written) => (StatusCode::NO_CONTENT.into_response(), written),
+        Err(refusal) => {
+            if refusal.status != StatusCode::REQUEST_TIMEOUT {
+                // Closed while it still sends, the sender would never read when to try again.
+                drain(body).await;
+            }
+            (refusal.response(), refusal.written)
+        }
+    };
+    if version.is_ok_and(|version| version == Version::V2) {
+        tell(response.headers_mut(), written);
+    }
     context.own.write_answered(response.status(), started.elapsed());
     response
 }
 
 /// An answer other than success.
+#[derive(Clone, Debug)]
 struct Refusal {
     status: StatusCode,
     message: String,
@@ -96,12 +104,17 @@ fn tell(headers: &mut HeaderMap, written: Written) {
     }
 }
 
-async fn take(context: &Context, version: Version, request: Request) -> Result<Written, Refusal> {
+async fn take(
+    context: &Context,
+    version: Version,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Written, Refusal> {
     if context.engine.board().filling {
         // The sender tries again, so the present comes after the past, whole and in order.
         return Err(Refusal::busy("the windows are being filled from Prometheus; try again"));
     }
-    let (body, mut reserved) = read_body(context, request).await?;
+    let (body, mut reserved) = read_body(context, headers, body).await?;
     let announced = snap::raw::decompress_len(&body).unwrap_or(0).min(WRITE_DECODED_MAX_BYTES);
     reserved.merge(reserve(context, announced)?);
 
@@ -200,9 +213,12 @@ fn reserve(context: &Context, bytes: usize) -> Result<SemaphorePermit<'_>, Refus
 }
 
 /// Reads the body within its size and time limits; its size is reserved before it is read.
-async fn read_body(context: &Context, request: Request) -> Result<(Vec<u8>, SemaphorePermit<'_>), Refusal> {
-    let announced = request
-        .headers()
+async fn read_body<'c>(
+    context: &'c Context,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<(Vec<u8>, SemaphorePermit<'c>), Refusal> {
+    let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<usize>().ok());
@@ -211,10 +227,9 @@ async fn read_body(context: &Context, request: Request) -> Result<(Vec<u8>, Sema
     }
     let mut reserved = reserve(context, announced.unwrap_or(0))?;
     let mut collected = Vec::with_capacity(announced.unwrap_or(0));
-    let mut body = request.into_body();
     let deadline = tokio::time::Instant::now() + context.write_body_max;
     loop {
-        let frame = tokio::time::timeout_at(deadline, next_data(&mut body)).await.map_err(|_| {
+        let frame = tokio::time::timeout_at(deadline, next_data(body)).await.map_err(|_| {
             Refusal::new(
                 StatusCode::REQUEST_TIMEOUT,
                 format!("the body did not arrive within {:?}", context.write_body_max),

@@ -5,6 +5,10 @@ use crate::limits::{WINDOW_CELLS_MAX, WINDOW_MS};
 use crate::units::TimeMs;
 use std::collections::VecDeque;
 
+/// A value above this part of the previous one is no reset: a restarted engine rarely gets so far within one
+/// scrape interval, and taken for one it would count all requests since the engine's start at once.
+const STEP_BACK_MIN_RATIO: f64 = 7.0 / 8.0;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Cell {
     /// Time of the newest sample in the cell interval.
@@ -33,7 +37,9 @@ pub struct Increase {
 }
 
 impl Counter {
-    /// Records a sample; a value below the previous one is a reset, after which it counted from 0.
+    /// Records a sample; a value well below the previous one is a reset, after which it counted from 0. One
+    /// slightly below it is a step back, as two Prometheus that scrape the same pod show when their scrapes
+    /// overlap: nothing has grown until the highest value is passed.
     /// Late samples say nothing that the newer total does not include.
     pub fn record(&mut self, time: TimeMs, value: f64) -> Recorded {
         let first_only = self.cells.len() == 1;
@@ -45,8 +51,17 @@ impl Counter {
         if time <= newest.time {
             return Recorded::Late;
         }
-        let grown = if value >= self.raw { value - self.raw } else { value };
-        self.raw = value;
+        let is_step_back = value < self.raw && value > self.raw * STEP_BACK_MIN_RATIO;
+        let grown = if is_step_back {
+            0.0
+        } else if value >= self.raw {
+            value - self.raw
+        } else {
+            value
+        };
+        if !is_step_back {
+            self.raw = value;
+        }
         if grown > 0.0 {
             self.grown_at = Some(time);
         }
@@ -132,6 +147,19 @@ mod tests {
     }
 
     #[test]
+    fn overlapping_scrapes_of_two_senders_are_no_resets() {
+        let mut counter = Counter::default();
+        // The first one's answers take half a second, so the other's later samples show less.
+        for second in 0..30 {
+            let (slow, quick) = (second * 1_000, second * 1_000 + 300);
+            counter.record(TimeMs(slow), 1e6 + (slow + 500) as f64);
+            counter.record(TimeMs(quick), 1e6 + quick as f64);
+        }
+        let increase = counter.increase(TimeMs(29_300), WINDOW_MS);
+        assert_eq!(increase.amount, 29_000.0);
+    }
+
+    #[test]
     fn duplicates_and_late_samples_change_nothing() {
         let mut counter = Counter::default();
         for (time, value) in [(0, 1.0), (10_000, 5.0), (10_000, 5.0), (5_000, 3.0), (20_000, 9.0)] {
@@ -152,8 +180,9 @@ mod tests {
             let mut all = vec![(time, 0.0)];
             for (gap, step, reset) in steps {
                 time += gap;
-                raw = if reset { step / 2.0 } else { raw + step };
-                let grown = if reset && step / 2.0 < all_raw(&counter) { step / 2.0 } else { raw - all_raw(&counter) };
+                let before = all_raw(&counter);
+                raw = if reset { before / 2.0 } else { raw + step };
+                let grown = if reset { raw } else { raw - before };
                 counter.record(TimeMs(time), raw);
                 all.push((time, grown));
                 let start = time - WINDOW_MS;

@@ -2,6 +2,7 @@
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+mod check;
 #[allow(dead_code)] // each test crate uses its part
 #[path = "../support/client.rs"]
 mod client;

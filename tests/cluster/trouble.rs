@@ -97,24 +97,7 @@ async fn a_forgotten_history_is_listed_anew_and_nothing_is_half_empty() {
     assert!(sidecar.variant("v8").await.is_some());
 }
 
-/// The permissions of `deploy/rbac`, changed by `change`, for the service account of the sidecar.
-fn grant(plane: &ControlPlane, change: impl Fn(String) -> String) -> String {
-    plane.apply(&format!(
-        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: inferno-sidecar, namespace: {HOME}}}\n"
-    ));
-    for rules in [
-        include_str!("../../deploy/rbac/mirror.yaml"),
-        include_str!("../../deploy/rbac/status.yaml"),
-        include_str!("../../deploy/rbac/events.yaml"),
-        include_str!("../../deploy/rbac/lease.yaml"),
-        include_str!("../../deploy/rbac/actuation.yaml"),
-    ] {
-        plane.apply(&change(rules.to_owned()));
-    }
-    plane.kubectl(&["create", "token", "-n", HOME, "inferno-sidecar"]).trim().to_owned()
-}
-
-/// The same without the line of the rules that has `part`.
+/// The rules without the line that has `part`.
 fn without(part: &str) -> impl Fn(String) -> String {
     move |rules| rules.lines().filter(|line| !line.contains(part)).map(|line| format!("{line}\n")).collect()
 }

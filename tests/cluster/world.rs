@@ -242,3 +242,20 @@ pub fn define(plane: &ControlPlane, yaml: &str) {
     plane.apply(yaml);
     plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
 }
+
+/// The permissions of `deploy/rbac`, changed by `change`, for the service account of the sidecar.
+pub fn grant(plane: &ControlPlane, change: impl Fn(String) -> String) -> String {
+    plane.apply(&format!(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: inferno-sidecar, namespace: {HOME}}}\n"
+    ));
+    for rules in [
+        include_str!("../../deploy/rbac/mirror.yaml"),
+        include_str!("../../deploy/rbac/status.yaml"),
+        include_str!("../../deploy/rbac/events.yaml"),
+        include_str!("../../deploy/rbac/lease.yaml"),
+        include_str!("../../deploy/rbac/actuation.yaml"),
+    ] {
+        plane.apply(&change(rules.to_owned()));
+    }
+    plane.kubectl(&["create", "token", "-n", HOME, "inferno-sidecar"]).trim().to_owned()
+}

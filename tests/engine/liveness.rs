@@ -147,6 +147,19 @@ fn a_clock_that_was_set_back_does_not_keep_the_dead_alive() {
 }
 
 #[test]
+fn after_a_clock_was_set_back_a_sample_that_says_nothing_ends_what_its_series_said() {
+    let mut world = World::new(&variant("a", "m", ""));
+    world.write(reports(5_000.0, &pods(1)).deployment("a", 1, 1));
+    assert_eq!(world.entry("a").load.kv_usage_ratio, Some(0.4));
+    // Publishing compares with a recomputation of everything.
+    let own = [("model_name", "m"), ("namespace", NAMESPACE), ("pod", &*pods(1)[0].name)];
+    world.write(Scrape::at(0.0).with("vllm:kv_cache_usage_perc", &own, f64::NAN));
+    assert_eq!(world.entry("a").load.kv_usage_ratio, None);
+    world.write(reports(1.0, &pods(1)).deployment("a", 1, 1));
+    assert_eq!(world.entry("a").load.kv_usage_ratio, Some(0.4));
+}
+
+#[test]
 fn series_that_ended_long_ago_are_forgotten() {
     let mut world = World::new(&variant("a", "m", ""));
     world.write(reports(0.0, &pods(3)).deployment("a", 3, 3));

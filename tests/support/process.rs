@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -66,11 +66,28 @@ impl Process {
         assert!(ended.is_none(), "{} has ended: {ended:?}", self.name);
     }
 
-    /// Asks it to end, as Kubernetes does, and waits until it has.
-    pub fn terminate(&mut self) {
+    /// Asks it to end, as Kubernetes does.
+    pub fn ask_to_end(&self) {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(asked.is_ok_and(|status| status.success()), "{} cannot be asked to end", self.name);
+    }
+
+    /// Asks it to end and waits until it has.
+    pub fn terminate(&mut self) {
+        self.ask_to_end();
         let _ = self.child.wait();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self, max: Duration) -> ExitStatus {
+        let until = Instant::now() + max;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                return status;
+            }
+            assert!(Instant::now() < until, "{} has not ended within {max:?}", self.name);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Ends it as `kill -9` does: no signal handler runs.

@@ -85,13 +85,37 @@ fn hardware(object: &Object<'_>, kind: TargetKind) -> Hardware {
 
 /// The most requests that a container's engine runs together, if a flag says so.
 pub fn max_batch(container: &Value) -> Option<u32> {
-    let words =
-        ["command", "args"].into_iter().flat_map(|list| container[list].as_array().into_iter().flatten());
-    let words: Vec<&str> = words.filter_map(Value::as_str).collect();
-    // A flag and its value are two words, one joined by `=`, or part of a line for a shell.
-    let words: Vec<&str> = words.iter().flat_map(|word| word.split([' ', '=', '\n'])).collect();
+    let words = words(container);
     let at = words.iter().position(|word| BATCH_FLAGS.contains(word))?;
     words.get(at + 1)?.parse().ok().filter(|count| *count > 0)
+}
+
+/// Names under which a container's engine serves its model, if its command says so.
+pub fn models(container: &Value) -> Vec<String> {
+    let words = words(container);
+    let behind =
+        |flags: &[&str]| words.iter().position(|word| flags.contains(word)).map(|at| &words[at + 1..]);
+    // Several names may follow the flag, up to the next one.
+    let named = behind(&["--served-model-name"]).unwrap_or_default();
+    let is_name = |word: &&&str| !word.starts_with('-') && !word.starts_with('$');
+    let named: Vec<String> = named.iter().take_while(is_name).map(|word| (*word).to_owned()).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let model = behind(&["--model", "--model-path"]).or_else(|| behind(&["serve"]));
+    model.and_then(<[&str]>::first).filter(is_name).map(|word| (*word).to_owned()).into_iter().collect()
+}
+
+/// The words of a container's command. A flag and its value are two words, one joined by `=`, or part of a line
+/// for a shell.
+fn words(container: &Value) -> Vec<&str> {
+    let lists =
+        ["command", "args"].into_iter().flat_map(|list| container[list].as_array().into_iter().flatten());
+    lists
+        .filter_map(Value::as_str)
+        .flat_map(|word| word.split([' ', '=', '\n']))
+        .filter(|word| !word.is_empty())
+        .collect()
 }
 
 fn cards(container: &Value) -> u64 {

@@ -8,15 +8,12 @@ use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 
 use super::kinds::{Kind, metadata};
-use crate::config::resolve::hardware::{CARD_RESOURCES, PRODUCT_LABELS, max_batch};
+use crate::config::resolve::hardware::{CARD_RESOURCES, PRODUCT_LABELS, max_batch, models};
 
 /// The part of a scale target that `config` reads; `None` when it says nothing about accelerators.
 pub fn body(kind: Kind, object: &DynamicObject) -> Option<Value> {
     let spec = &object.data["spec"];
-    let template = match kind {
-        Kind::LeaderWorkerSet => &spec["leaderWorkerTemplate"]["workerTemplate"]["spec"],
-        _ => &spec["template"]["spec"],
-    };
+    let template = pod_spec(kind, object);
     let containers = template["containers"].as_array().into_iter().flatten();
     let containers: Vec<Value> = containers.filter_map(container).collect();
     let mut pods = Map::new();
@@ -42,6 +39,23 @@ pub fn body(kind: Kind, object: &DynamicObject) -> Option<Value> {
     Some(json!({
         "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": kept,
     }))
+}
+
+fn pod_spec(kind: Kind, object: &DynamicObject) -> &Value {
+    let spec = &object.data["spec"];
+    match kind {
+        Kind::LeaderWorkerSet => &spec["leaderWorkerTemplate"]["workerTemplate"]["spec"],
+        _ => &spec["template"]["spec"],
+    }
+}
+
+/// Names of the models that a scale target's engines are told to serve; empty where no flag says so.
+pub fn served_models(kind: Kind, object: &DynamicObject) -> Vec<String> {
+    if kind.target().is_none() {
+        return Vec::new();
+    }
+    let containers = pod_spec(kind, object)["containers"].as_array().into_iter().flatten();
+    containers.flat_map(models).collect()
 }
 
 /// A container that uses cards, with the one flag that is read. Its other words may hold secrets.

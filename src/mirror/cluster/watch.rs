@@ -66,7 +66,7 @@ impl Failure {
         text
     }
 
-    fn of(error: &kube::Error) -> Failure {
+    pub(super) fn of(error: &kube::Error) -> Failure {
         match error {
             kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
                 Failure::Forbidden(status.message.clone())
@@ -103,7 +103,8 @@ pub async fn follow(client: Client, watch: WatchId, messages: Sender<Message>) {
     }
 }
 
-fn api<K>(client: Client, watch: &WatchId, resource: &ApiResource) -> Api<K>
+/// Access to what a watch asks for.
+pub(super) fn api<K>(client: Client, watch: &WatchId, resource: &ApiResource) -> Api<K>
 where
     K: Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
 {
@@ -125,6 +126,11 @@ impl Line {
     async fn say(&self, news: News) -> Result<(), Closed> {
         let message = Message { watch: self.watch.clone(), news };
         self.messages.send(message).await.map_err(|_| Closed)
+    }
+
+    fn watch_params(&self) -> WatchParams {
+        let field_selector = field_selector(&self.watch);
+        WatchParams { timeout: Some(WATCH_S), field_selector, ..WatchParams::default() }
     }
 
     async fn run<K>(self, api: Api<K>, read: impl Fn(K) -> Option<(ObjectName, Item)>)
@@ -164,7 +170,7 @@ impl Line {
     {
         let from = match version {
             Some(version) => version.clone(),
-            None => match self.list(api, read).await {
+            None => match list(api, &self.watch, read).await {
                 Ok((items, listed)) => {
                     self.say(News::Told(Told::All(items))).await?;
                     version.insert(listed).clone()
@@ -172,7 +178,7 @@ impl Line {
                 Err(error) => return Ok(Some(Failure::of(&error))),
             },
         };
-        let params = WatchParams { timeout: Some(WATCH_S), ..self.watch_params() };
+        let params = self.watch_params();
         let mut stream = match api.watch(&params, &from).await {
             Ok(stream) => stream.boxed(),
             Err(error) => {
@@ -220,33 +226,32 @@ impl Line {
             self.say(News::Told(told)).await?;
         }
     }
+}
 
-    /// Everything, page by page, with the version it is of.
-    async fn list<K>(
-        &self,
-        api: &Api<K>,
-        read: &impl Fn(K) -> Option<(ObjectName, Item)>,
-    ) -> Result<(Vec<(ObjectName, Item)>, String), kube::Error>
-    where
-        K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned,
-    {
-        let mut params = ListParams { limit: Some(CLUSTER_LIST_PAGE), ..ListParams::default() };
-        params.field_selector = self.watch_params().field_selector;
-        let mut items = Vec::new();
-        loop {
-            let page = api.list(&params).await?;
-            items.extend(page.items.into_iter().filter_map(read));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params.continue_token = Some(token),
-                None => return Ok((items, page.metadata.resource_version.unwrap_or_default())),
-            }
+/// Everything that a watch asks for, page by page, with the version it is of.
+pub(super) async fn list<K>(
+    api: &Api<K>,
+    watch: &WatchId,
+    read: &impl Fn(K) -> Option<(ObjectName, Item)>,
+) -> Result<(Vec<(ObjectName, Item)>, String), kube::Error>
+where
+    K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned,
+{
+    let field_selector = field_selector(watch);
+    let mut params = ListParams { limit: Some(CLUSTER_LIST_PAGE), field_selector, ..ListParams::default() };
+    let mut items = Vec::new();
+    loop {
+        let page = api.list(&params).await?;
+        items.extend(page.items.into_iter().filter_map(read));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok((items, page.metadata.resource_version.unwrap_or_default())),
         }
     }
+}
 
-    fn watch_params(&self) -> WatchParams {
-        let field_selector = self.watch.name.as_ref().map(|name| format!("metadata.name={name}"));
-        WatchParams { field_selector, ..WatchParams::default() }
-    }
+fn field_selector(watch: &WatchId) -> Option<String> {
+    watch.name.as_ref().map(|name| format!("metadata.name={name}"))
 }
 
 fn is_expired(error: &kube::Error) -> bool {
