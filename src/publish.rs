@@ -10,6 +10,7 @@ pub mod json;
 pub mod promql;
 pub mod select;
 
+use crate::analyze::slo::{Demand, Learned};
 use crate::config::{Mode, Problem, SaturationConfig, Variant, VariantKey};
 pub use crate::optimize::cause::Cause;
 use crate::optimize::planner::Unknown;
@@ -62,6 +63,8 @@ pub struct Entry {
     pub decision: Option<Decision>,
     /// Observed load.
     pub load: Load,
+    /// What `slo` has learned of the variant; `None` in other modes.
+    pub learned: Option<Learned>,
     /// State of the inputs.
     pub health: Health,
     /// Scaling decisions so far.
@@ -165,6 +168,8 @@ pub struct Evidence {
     pub fallback: Option<Unknown>,
     /// Requests per second to be carried, over all variants: those that arrive and the backlog's share.
     pub demand_per_s: Option<f64>,
+    /// The terms of that rate, where `slo` decided.
+    pub demand: Option<Demand>,
     /// Average spare KV usage of the replicas that are not saturated, 0..1.
     pub avg_spare_kv: f64,
     /// Average spare queue of the replicas that are not saturated.

@@ -30,7 +30,7 @@ use capacity::{Capacity, Limits, Shape, capacity};
 use fit::Coefficients;
 use shape::Requests;
 use surges::Surges;
-pub use variant::VariantMemory;
+pub use variant::{Learned, VariantMemory};
 
 /// Least time between two observations of a replica, ms: shorter ones are noise.
 const OBSERVE_MS: i64 = 2_000;

@@ -171,17 +171,18 @@ impl Engine {
                 *deadline = (*deadline).min(expires);
             }
         }
-        finish_load(
-            observed,
-            &self.topology.models[self.topology.variants[id as usize].model as usize].config.saturation,
-        );
+        let config = &self.topology.models[self.topology.variants[id as usize].model as usize].config;
+        let is_learning = config.mode.slo;
+        finish_load(observed, &config.saturation);
         let variant = &mut self.topology.variants[id as usize];
         (variant.plan, variant.pods) = (plan, observed.pods);
+        let learned = is_learning.then(|| variant.learned.summary());
         let entry = Entry {
             variant: variant.config.clone(),
             variant_id: variant.variant_id.clone(),
             decision: None,
             load: std::mem::take(&mut observed.load),
+            learned,
             health: observed.health.clone(),
             scalings: Vec::new(),
         };
@@ -286,6 +287,7 @@ fn evidence(
         mode: config.mode,
         fallback: seen.fallback,
         demand_per_s: seen.rate_per_s,
+        demand: seen.demand,
         avg_spare_kv: analysis.avg_spare_kv,
         avg_spare_queue: analysis.avg_spare_queue,
         saturated: analysis.saturated(),

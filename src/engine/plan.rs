@@ -7,6 +7,7 @@ use super::topology::{ModelId, VariantId};
 use super::{Engine, Scratch};
 use crate::analyze::queueing::Tokens;
 use crate::analyze::saturation::targets::VariantState;
+use crate::analyze::slo::Demand;
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, ModelKey};
 use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
@@ -21,6 +22,8 @@ use crate::units::TimeMs;
 pub struct DemandSeen {
     /// Requests per second to be carried, over all variants: those that arrive and the backlog's share.
     pub rate_per_s: Option<f64>,
+    /// The terms of that rate, where `slo` decided.
+    pub demand: Option<Demand>,
     /// Why the mode could not decide, so that saturation did.
     pub fallback: Option<Unknown>,
 }
@@ -37,7 +40,7 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> DemandSeen {
         let held_back = scheduler.map_or(0.0, |queue| queue.size);
-        let mut seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), fallback: None };
+        let mut seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), ..DemandSeen::default() };
         if config.mode.sizes_by_demand() {
             if config.mode.slo {
                 self.recall(id, variants, &mut scratch.recalled);
@@ -47,7 +50,10 @@ impl Engine {
                 self.remember(id, variants, &mut scratch.recalled);
             }
             match outcome {
-                Ok(()) => {
+                Ok(demand) => {
+                    if let Some(demand) = demand {
+                        (seen.rate_per_s, seen.demand) = (Some(demand.ready_for_per_s()), Some(demand));
+                    }
                     scratch.plan.clear();
                     scratch.plan.extend(scratch.wishes.iter().map(|wish| (wish.replicas, wish.cause)));
                     return seen;
@@ -79,7 +85,7 @@ impl Engine {
         scheduler: Option<SchedulerQueue>,
         seen: &DemandSeen,
         scratch: &mut Scratch,
-    ) -> Result<(), Unknown> {
+    ) -> Result<Option<Demand>, Unknown> {
         if config.mode.saturation {
             // From what runs, whatever was asked for: demand is not followed step by step.
             scratch.states.iter_mut().for_each(|state| state.desired = None);
@@ -110,10 +116,12 @@ impl Engine {
             is_partial: observed.iter().any(silent),
             observed_at: observed.iter().filter_map(|o| o.health.newest_sample).max().unwrap_or(self.stream),
         };
+        let mut demand = None;
         if config.mode.slo {
             let mut foresight = Foresight { counted, tokens: tokens_known, sized, recalled };
-            let demand = look_ahead(config, &states_of, scheduler, &mut foresight)?;
-            self.planner.by_foresight(wishes, &input, sized, &demand)?;
+            let foreseen = look_ahead(config, &states_of, scheduler, &mut foresight)?;
+            self.planner.by_foresight(wishes, &input, sized, &foreseen)?;
+            demand = Some(foreseen);
         } else {
             self.planner.wishes(wishes, config.mode, &mut self.token_memory, &input)?;
         }
@@ -126,7 +134,7 @@ impl Engine {
         for (id, wish) in variants.iter().zip(wishes.iter()) {
             self.topology.variants[*id as usize].sizing = wish.sizing;
         }
-        Ok(())
+        Ok(demand)
     }
 
     /// Applies the stabilisation windows to a plan that is within bounds; bounds themselves allow no delay.

@@ -1,6 +1,7 @@
 //! Decisions as JSON, with inputs and reasons: what `/api/v1/variants` answers.
 
 use super::{Board, CurrentFrom, Decision, Entry, Load, NextReplica};
+use crate::analyze::slo::{Demand, Learned};
 use crate::config::check::problem_json;
 use crate::units::TimeMs;
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ impl Decision {
             self.wanted, self.current, self.pending, self.reporting
         );
         let load = match e.demand_per_s {
+            _ if e.demand.is_some() => e.demand.as_ref().map(terms).unwrap_or_default(),
             Some(rate) => format!("{rate:.2} requests/s arrive or wait for the model"),
             None => "the arrival rate is not known".into(),
         };
@@ -87,6 +89,27 @@ impl Decision {
     }
 }
 
+/// The terms of a demand, as a clause.
+fn terms(demand: &Demand) -> String {
+    let mut text = format!(
+        "{:.2} requests/s are to be carried {} s ahead: {:.2} arrive",
+        demand.ready_for_per_s(),
+        demand.horizon_ms / 1000,
+        demand.arriving_per_s,
+    );
+    for (rate_per_s, what) in [
+        (demand.trend_per_s, "for the trend"),
+        (demand.surge_per_s, "for surges as seen before"),
+        (demand.backlog_per_s, "for the queue"),
+        (demand.held_per_s, "held from what was needed within a start-up time"),
+    ] {
+        if rate_per_s >= 0.005 {
+            text += &format!(", {rate_per_s:.2} {what}");
+        }
+    }
+    text
+}
+
 /// One entry as JSON.
 pub fn entry(entry: &Entry, now: TimeMs) -> Value {
     let variant = &entry.variant;
@@ -114,8 +137,9 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
             "itlMs": target(slo.targets.itl_ms),
             "tokensPerSecond": target(slo.targets.tps),
         })),
-        "decision": entry.decision.as_ref().map(decision),
+        "decision": entry.decision.as_ref().map(|it| decision(it, entry.load.capacity_per_replica_per_s)),
         "load": load(&entry.load),
+        "learned": entry.learned.as_ref().map(learned),
         "input": {
             "healthy": faults.is_empty(),
             "faults": faults,
@@ -131,7 +155,41 @@ fn target(value: f64) -> Option<f64> {
     (value > 0.0).then_some(value)
 }
 
-fn decision(decision: &Decision) -> Value {
+/// What was learned of a variant.
+fn learned(learned: &Learned) -> Value {
+    json!({
+        "iterationMs": learned.iteration.map(|time| json!({
+            "base": time.a,
+            "perSequence": time.b,
+            "perPromptToken": time.c,
+            "perKvToken": time.d,
+        })),
+        "observations": learned.observations,
+        "capacityPerReplicaPerSecond": learned.capacity_per_s,
+        "shortfallRatio": learned.shortfall_ratio,
+        "maxSequences": learned.max_seqs,
+        "kvCacheTokens": learned.kv_tokens,
+        "startupSeconds": learned.startup_ms as f64 / 1000.0,
+        "startupIsMeasured": learned.startup_is_measured,
+    })
+}
+
+/// The terms of a demand, each with the replicas of this variant that would carry it.
+fn demand(demand: &Demand, capacity_per_s: Option<f64>) -> Value {
+    let term = |rate_per_s: f64| json!({"perSecond": rate_per_s, "replicas": capacity_per_s.map(|capacity| rate_per_s / capacity)});
+    json!({
+        "readyFor": term(demand.ready_for_per_s()),
+        "arriving": term(demand.arriving_per_s),
+        "trend": term(demand.trend_per_s),
+        "surge": term(demand.surge_per_s),
+        "backlog": term(demand.backlog_per_s),
+        "held": term(demand.held_per_s),
+        "horizonSeconds": demand.horizon_ms as f64 / 1000.0,
+        "mayShrink": demand.may_shrink,
+    })
+}
+
+fn decision(decision: &Decision, capacity_per_s: Option<f64>) -> Value {
     let e = &decision.evidence;
     json!({
         "desired": decision.desired,
@@ -159,6 +217,7 @@ fn decision(decision: &Decision) -> Value {
         "fallback": e.fallback.map(|unknown| format!("saturation decides: {}", unknown.explain())),
         "model": {
             "demandPerSecond": e.demand_per_s,
+            "demand": e.demand.as_ref().map(|it| demand(it, capacity_per_s)),
             "avgSpareKvCache": e.avg_spare_kv,
             "avgSpareQueue": e.avg_spare_queue,
             "saturatedReplicas": e.saturated,

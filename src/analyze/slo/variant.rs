@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::ReplicaTotals;
-use super::fit::{Fit, Operation};
+use super::fit::{Coefficients, Fit, Operation};
 use crate::units::TimeMs;
 
 /// Start-up time of a replica while none has been measured, ms.
@@ -46,15 +46,46 @@ pub struct VariantMemory {
     pub shortfall: f64,
 }
 
+/// What was learned of one variant, to be shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Learned {
+    /// Iteration time; `None` while too little was seen.
+    pub iteration: Option<Coefficients>,
+    /// Observations that the iteration time rests on, faded.
+    pub observations: f64,
+    /// Capacity of one replica within the targets, requests per s; `None` while unknown.
+    pub capacity_per_s: Option<f64>,
+    /// Share of that by which overloaded replicas fell short, 0..1.
+    pub shortfall_ratio: f64,
+    /// Most sequences that run together, if that was seen.
+    pub max_seqs: Option<f64>,
+    /// KV cache of a replica, tokens, if known.
+    pub kv_tokens: Option<f64>,
+    /// Start-up time of a replica, ms.
+    pub startup_ms: i64,
+    /// Whether that was measured; a common time else.
+    pub startup_is_measured: bool,
+}
+
 impl VariantMemory {
+    /// What was learned, to be shown.
+    pub fn summary(&self) -> Learned {
+        let known = |value: f64| (value > 0.0).then_some(value);
+        Learned {
+            iteration: self.fit.coefficients(),
+            observations: self.fit.observations(),
+            capacity_per_s: known(self.computed_per_s * (1.0 - self.shortfall)),
+            shortfall_ratio: self.shortfall,
+            max_seqs: known(self.max_seqs),
+            kv_tokens: known(self.kv_capacity),
+            startup_ms: self.startup_ms(),
+            startup_is_measured: self.startup_ms.is_some(),
+        }
+    }
+
     /// Start-up time of a replica, from wanted to its first samples: measured, or a common one.
     pub fn startup_ms(&self) -> i64 {
         self.startup_ms.unwrap_or(STARTUP_MS)
-    }
-
-    /// Whether the start-up time has been measured.
-    pub fn startup_is_measured(&self) -> bool {
-        self.startup_ms.is_some()
     }
 
     /// Notes how many replicas are wanted: each one more is a start that is waited for, each one fewer takes back
@@ -146,9 +177,9 @@ mod tests {
         let mut variant = VariantMemory::default();
         variant.note_wanted(TimeMs(0), 1);
         variant.note_wanted(TimeMs(10_000), 3);
-        assert_eq!((variant.startup_ms(), variant.startup_is_measured()), (STARTUP_MS, false));
+        assert_eq!((variant.startup_ms(), variant.startup_ms.is_some()), (STARTUP_MS, false));
         variant.note_started(TimeMs(100_000));
-        assert_eq!((variant.startup_ms(), variant.startup_is_measured()), (90_000, true));
+        assert_eq!((variant.startup_ms(), variant.startup_ms.is_some()), (90_000, true));
         variant.note_started(TimeMs(70_000));
         assert_eq!(variant.startup_ms(), 82_500, "a shorter one is believed by and by");
     }
@@ -160,7 +191,7 @@ mod tests {
             variant.note_wanted(TimeMs(i64::from(wanted % 7) * 1000), wanted);
         }
         variant.note_started(TimeMs(500_000));
-        assert!(!variant.startup_is_measured());
+        assert!(variant.startup_ms.is_none());
     }
 
     #[test]
