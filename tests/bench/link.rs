@@ -127,13 +127,21 @@ pub fn await_ready(process: &mut Process, address: SocketAddr, path: &str) {
     }
 }
 
+/// The sidecar as built.
+pub const SIDECAR: &str = env!("CARGO_BIN_EXE_inferno-sidecar");
+
 /// Starts the sidecar as built with these files of configuration, all in force.
 pub fn sidecar(dir: &Path, files: &[String], flags: &[&str]) -> (Process, SocketAddr) {
+    started(Path::new(SIDECAR), dir, files, flags)
+}
+
+/// The same with another program.
+pub fn started(program: &Path, dir: &Path, files: &[String], flags: &[&str]) -> (Process, SocketAddr) {
     for (number, file) in files.iter().enumerate() {
         std::fs::write(dir.join(format!("{number}.yaml")), file).expect("the folder is ours");
     }
     let address = free_address();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_inferno-sidecar"));
+    let mut command = Command::new(program);
     command.args(["serve", "--log", "warn", "--listen", &address.to_string()]).args(flags);
     command.arg("--config-dir").arg(dir);
     let names = std::env::vars_os().map(|(name, _)| name);
