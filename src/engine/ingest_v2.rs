@@ -247,6 +247,10 @@ impl Interned {
             Differs::Nothing => shape.metric,
             Differs::Value(reference) if (reference as usize) < self.notes.len() => shape.metric,
             Differs::Metric(reference) if (reference as usize) < self.notes.len() => reference,
+            Differs::Several { metric, largest } if (largest as usize) < self.notes.len() => {
+                *shape = shape.with(packed, metric);
+                metric
+            }
             _ => {
                 let Ok(metric) = self.open(request, series) else { return false };
                 if let Some(at) = self.metric_at() {

@@ -48,6 +48,15 @@ fn decisions(address: SocketAddr) -> BTreeMap<String, String> {
     lines.map(|(labels, value)| (labels.to_owned(), value.to_owned())).collect()
 }
 
+/// The decision of the variant with these labels, as it explains itself.
+fn explained(address: SocketAddr, labels: &str) -> String {
+    let label = |name: &str| labels.split(&format!("{name}=\"")).nth(1)?.split('"').next();
+    let (namespace, variant) = (label("namespace").unwrap_or("?"), label("variant_name").unwrap_or("?"));
+    let text = Link::open(address).read(&get(&format!("/api/v1/variants/{namespace}/{variant}")));
+    let entry: serde_json::Value = serde_json::from_str(&text).expect("answers are JSON");
+    format!("{variant}: {}", entry["decision"])
+}
+
 impl Check<'_> {
     /// Prints a line.
     pub fn report(&self, elapsed: Duration, recent: &VecDeque<Vec<u8>>, mut noted: Noted) {
@@ -55,7 +64,8 @@ impl Check<'_> {
         let said = Link::open(self.address).read(reload);
         assert!(said.contains(" 0 problems"), "{said}");
         let published = decisions(self.address);
-        let fresh = self.fresh(recent);
+        let (_process, fresh_address) = self.fresh(recent);
+        let fresh = decisions(fresh_address);
         let differing: Vec<_> =
             published.iter().filter(|(labels, value)| fresh.get(*labels) != Some(value)).collect();
         let mut query_ms = self.queries();
@@ -76,17 +86,19 @@ impl Check<'_> {
         );
         let values: std::collections::BTreeSet<&String> = published.values().collect();
         assert!(values.len() > 1, "the load swings, so counts differ: {values:?}");
-        for (labels, value) in differing.iter().take(3) {
-            println!("       {labels}: {value}, of the fresh one {:?}", fresh.get(*labels));
+        for (labels, _) in differing.iter().take(3) {
+            for (address, which) in [(self.address, "published"), (fresh_address, "of the fresh one")] {
+                println!("       {which}: {}", explained(address, labels));
+            }
         }
     }
 
-    /// What an instance decides that knows the configuration and the recent samples alone.
-    fn fresh(&self, recent: &VecDeque<Vec<u8>>) -> BTreeMap<String, String> {
-        let (_process, address) = started(self.program, self.config, &[], &[]);
+    /// An instance that knows the configuration and the recent samples alone.
+    fn fresh(&self, recent: &VecDeque<Vec<u8>>) -> (Process, SocketAddr) {
+        let (process, address) = started(self.program, self.config, &[], &[]);
         let mut link = Link::open(address);
         recent.iter().for_each(|request| link.write(request));
-        decisions(address)
+        (process, address)
     }
 
     fn queries(&self) -> Vec<f64> {
