@@ -11,7 +11,6 @@ mod fleet;
 #[allow(dead_code, reason = "shared with the server's benchmark")]
 #[path = "link.rs"]
 mod link;
-#[allow(dead_code, reason = "shared with the tests")]
 #[path = "../support/process.rs"]
 mod process;
 
