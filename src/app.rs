@@ -113,7 +113,7 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let tables: Vec<&str> = settings.dialects.iter().map(String::as_str).collect();
     let dialects = Dialects::with_extra(&tables)?;
     let backfill = settings.backfill.as_ref().map(|settings| backfill(settings, &dialects)).transpose()?;
-    let engine = Engine::new(Arc::new(dialects));
+    let engine = Engine::new(Arc::new(dialects)).with_series_max(settings.limits.series);
     let engine = if backfill.is_some() { engine.to_be_filled() } else { engine };
     let setup = Setup {
         dialects: settings.dialects.clone(),
@@ -146,7 +146,7 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     if let Some(backfill) = backfill {
         tokio::spawn(backfill.run(engine.clone(), own.clone()));
     }
-    let context = Context::new(engine, settings.wva_aliases, own, source.reload);
+    let context = Context::limited(engine, settings.wva_aliases, own, source.reload, settings.limits);
     let context = Context { access: Arc::new(guards.access), ..context };
     let (open, closing) = watch::channel(());
     let external = match &settings.external_metrics {
@@ -161,7 +161,8 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
         terminated().await;
         drop(open);
     };
-    serve::serve_on(listener, guards.tls, serve::router(context), shutdown).await;
+    let connections = context.connections.clone();
+    serve::serve_on(listener, guards.tls, connections, serve::router(context), shutdown).await;
     if let Some(external) = external {
         external.await.context("the external metrics API ended badly")?;
     }

@@ -30,11 +30,13 @@ mod observe;
 mod plan;
 mod readings;
 mod shape;
+mod stats;
 mod store;
 mod subjects;
 mod topology;
 
 pub use ingest::{Rejection, WriteReport, Written};
+pub use stats::Stats;
 pub use topology::{JoinWay, NoJoin};
 
 use crate::analyze::saturation::{ReplicaLoad, SaturationAnalysis, targets};
@@ -70,23 +72,6 @@ pub struct Scaling {
     pub cause: Cause,
     /// One sentence with the figures.
     pub why: String,
-}
-
-/// Figures of the engine itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Live slots: relevant series and remembered unused ones.
-    pub series: usize,
-    /// Replicas known.
-    pub replicas: usize,
-    /// Variants configured.
-    pub variants: usize,
-    /// Models configured.
-    pub models: usize,
-    /// Models recomputed since the start.
-    pub recomputations: u64,
-    /// Entries made since the start.
-    pub entries: u64,
 }
 
 /// Reused memory of one model's recomputation.
@@ -330,18 +315,6 @@ impl Engine {
     /// the record.
     pub fn take_moved(&mut self) -> Vec<VariantKey> {
         std::mem::take(&mut self.moved)
-    }
-
-    /// Figures of the engine itself.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            series: self.store.slots.len(),
-            replicas: self.store.replicas.len(),
-            variants: self.topology.variants.len(),
-            models: self.topology.models.len(),
-            recomputations: self.recomputations,
-            entries: self.entries,
-        }
     }
 
     /// Newest accepted sample time; the clock of `--clock samples`.

@@ -1,5 +1,43 @@
 //! Every bound of the process, by name, with the relations between them checked at compile time.
 
+/// The limits that an operator may set; the others are constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most live relevant series.
+    pub series: usize,
+    /// Largest write request, before and after decompression, bytes.
+    pub request_bytes: usize,
+    /// Most bytes of write requests (compressed and decompressed) held at once; more is answered 503.
+    pub inflight_bytes: usize,
+    /// Most memory of the record, bytes.
+    pub record_bytes: usize,
+    /// Most open connections of a listener.
+    pub connections: usize,
+    /// Most open streams of external scalers.
+    pub scaler_streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            series: SERIES_MAX,
+            request_bytes: WRITE_DECODED_MAX_BYTES,
+            inflight_bytes: WRITE_INFLIGHT_MAX_BYTES,
+            record_bytes: HISTORY_MAX_BYTES,
+            connections: CONNECTIONS_MAX,
+            scaler_streams: SCALER_STREAMS_MAX,
+        }
+    }
+}
+
+/// Smallest limit of a write request that may be set, bytes: a sender's usual request fits.
+pub const WRITE_REQUEST_MIN_BYTES: usize = 1 << 20;
+/// Largest limit of a write request that may be set, bytes.
+pub const WRITE_REQUEST_MAX_BYTES: usize = 64 << 20;
+const _: () = assert!(WRITE_COMPRESSED_MAX_BYTES == WRITE_DECODED_MAX_BYTES, "one setting is for both");
+const _: () = assert!(WRITE_REQUEST_MIN_BYTES <= WRITE_DECODED_MAX_BYTES);
+const _: () = assert!(WRITE_DECODED_MAX_BYTES <= WRITE_REQUEST_MAX_BYTES);
+
 /// Largest compressed remote-write body accepted, bytes. Same as client_golang's receiver.
 pub const WRITE_COMPRESSED_MAX_BYTES: usize = 32 << 20;
 /// Largest decompressed remote-write body accepted, bytes. Same as client_golang's receiver.
@@ -10,7 +48,7 @@ pub const WRITE_SYMBOLS_MAX: usize = 1 << 20;
 /// Room for this many symbols is kept between requests; what a larger request needed is given back.
 pub const WRITE_SYMBOLS_KEPT: usize = 1 << 16;
 const _: () = assert!(WRITE_SYMBOLS_KEPT <= WRITE_SYMBOLS_MAX);
-const _: () = assert!(WRITE_DECODED_MAX_BYTES <= u32::MAX as usize, "symbols are kept as 32-bit offsets");
+const _: () = assert!(WRITE_REQUEST_MAX_BYTES <= u32::MAX as usize, "symbols are kept as 32-bit offsets");
 /// Most series of one request that are remembered from its check, some 30 bytes each; the rest of a request with
 /// more relevant ones is read twice.
 pub const WRITE_SERIES_KEPT: usize = 1 << 14;
@@ -68,7 +106,8 @@ pub const CATCH_UP_MS: i64 = 90_000;
 /// A stream that is still older than that after this long, ms, is as fresh as it gets.
 pub const CATCH_UP_MAX_MS: i64 = 300_000;
 
-/// Most live relevant series, at some 500 bytes each; further ones are refused with 503 until old ones have ended.
+/// Most live relevant series, at some 800 bytes each, decisions and all; the samples of further ones are refused
+/// until old ones have ended.
 /// 60,000 pods with 20 relevant series each and their targets and owners stay below.
 pub const SERIES_MAX: usize = 2_000_000;
 /// A series without samples for this long is forgotten, ms.
@@ -199,7 +238,7 @@ pub const RECORD_QUEUE_MAX_BYTES: usize = 64 << 20;
 /// Largest record, bytes: a configuration of the largest size, or a write request, and what is around it.
 pub const RECORD_MAX_BYTES: usize = 96 << 20;
 const _: () = assert!(RECORD_MAX_BYTES as u64 > CONFIG_TOTAL_MAX_BYTES);
-const _: () = assert!(RECORD_MAX_BYTES > WRITE_DECODED_MAX_BYTES && RECORD_MAX_BYTES < u32::MAX as usize);
+const _: () = assert!(RECORD_MAX_BYTES > WRITE_REQUEST_MAX_BYTES && RECORD_MAX_BYTES < u32::MAX as usize);
 /// Seconds after which a recorder that could not write tries again.
 pub const RECORD_RETRY_S: u64 = 10;
 

@@ -5,6 +5,7 @@
 mod backfill;
 mod check;
 mod cluster;
+mod limits;
 mod recording;
 mod security;
 mod simulate;
@@ -22,10 +23,11 @@ use crate::client::ClientSettings;
 use crate::config::Mode;
 use crate::config::resolve::go_duration_ms;
 use crate::config::shard::Shard;
-use crate::limits::{HISTORY_STEP_MAX_MS, HISTORY_STEP_MIN_MS};
+use crate::limits::{HISTORY_STEP_MAX_MS, HISTORY_STEP_MIN_MS, Limits};
 use crate::recorder::RecordSettings;
 use crate::runner::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use limits::LimitFlags;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -125,6 +127,8 @@ pub struct ServeFlags {
     log: Option<String>,
     #[command(flatten)]
     tape: RecordFlags,
+    #[command(flatten)]
+    limits: LimitFlags,
     #[command(flatten)]
     security: SecurityFlags,
     #[command(flatten)]
@@ -246,6 +250,7 @@ struct FileSettings {
     log: Option<String>,
     record: Option<PathBuf>,
     record_size: Option<String>,
+    limits: LimitFlags,
     security: SecurityFlags,
     cluster: ClusterFlags,
 }
@@ -298,6 +303,8 @@ pub struct Settings {
     pub log: String,
     /// Folder of the recording and its largest size in bytes.
     pub tape: Option<(PathBuf, u64)>,
+    /// Limits.
+    pub limits: Limits,
     /// TLS and authentication.
     pub security: Security,
     /// The external metrics API, if it is served.
@@ -341,7 +348,9 @@ impl ServeFlags {
         let source = self.source.or(file.source).unwrap_or(Source::Files);
         let tape = self.tape.over(file.record, file.record_size.as_deref())?;
         let (security, external_metrics) = self.security.settle(file.security)?;
+        let limits = self.limits.or(file.limits).settle()?;
         let mut retention = RecordSettings::default();
+        retention.retention.bytes = limits.record_bytes;
         if let Some(ms) = duration(self.retention, file.retention.as_deref(), "retention")? {
             retention.retention.ms = ms;
         }
@@ -362,6 +371,7 @@ impl ServeFlags {
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
             tape,
+            limits,
             security,
             external_metrics,
             cluster: self.cluster.or(file.cluster).settle(host_name)?,

@@ -226,6 +226,7 @@ pub fn spawn_recorded(
         next_step: TimeMs::MIN,
         answers: Vec::new(),
         applied: Vec::new(),
+        is_full: false,
     };
     let thread = thread::Builder::new().name("engine".into()).spawn(move || runner.run(&inbox))?;
     Ok((handle, thread))
@@ -247,6 +248,8 @@ struct Runner {
     answers: Vec<(oneshot::Sender<WriteDone>, WriteDone)>,
     /// Configurations taken in but not confirmed yet.
     applied: Vec<SyncSender<()>>,
+    /// New series were refused, and there is hardly more room since.
+    is_full: bool,
 }
 
 impl Runner {
@@ -280,6 +283,14 @@ impl Runner {
             Event::Write { version, message, len, received, reply } => {
                 let now = self.clock.event_now();
                 let outcome = self.engine.write(version, &message[..len], now);
+                if !self.is_full && outcome.as_ref().is_ok_and(|report| report.no_room > 0) {
+                    self.is_full = true;
+                    tracing::warn!(
+                        limit = self.engine.stats().series_max,
+                        "new series are refused: the limit of live series is reached; forward fewer \
+                         (write_relabel_configs) or raise --max-series",
+                    );
+                }
                 if let Some(tape) = &mut self.tape {
                     let body = match received {
                         Some(bytes) => tape::Body { bytes, compressed: true },
@@ -323,7 +334,12 @@ impl Runner {
             self.board.store(board);
             self.versions.send_replace(version);
         }
-        self.stats.store(Arc::new(self.engine.stats()));
+        let stats = self.engine.stats();
+        if self.is_full && stats.series < stats.series_max - stats.series_max / 20 {
+            self.is_full = false;
+            tracing::info!(series = stats.series, "there is room for new series again");
+        }
+        self.stats.store(Arc::new(stats));
         // A sender that has gone away needs no answer.
         for (reply, done) in self.answers.drain(..) {
             let _ = reply.send(done);

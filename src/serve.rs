@@ -4,6 +4,7 @@
 
 pub mod access;
 mod admin;
+mod bounds;
 mod connection;
 pub mod external;
 mod form;
@@ -23,6 +24,7 @@ use access::{Access, Surface, guarded};
 pub use connection::{Closing, serve, serve_on};
 pub use own::OwnMetrics;
 
+use crate::limits::{Limits, RETRY_AFTER_S, STREAM_CLIENTS_MAX};
 use crate::runner::Handle;
 use axum::Router;
 use axum::body::Body;
@@ -46,6 +48,12 @@ pub struct Context {
     pub own: Arc<OwnMetrics>,
     /// Bytes of write requests that may still be taken in.
     pub write_bytes: Arc<Semaphore>,
+    /// The limits in force.
+    pub limits: Limits,
+    /// Connections that may still be opened.
+    pub connections: Arc<Semaphore>,
+    /// Streams that external scalers may still open.
+    pub scaler_streams: Arc<Semaphore>,
     /// Places for queries over the record.
     pub queries: Arc<Semaphore>,
     /// Longest time a sender may take over one request body.
@@ -59,19 +67,41 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context with its limits at their full value, open to everybody.
+    /// A context with the usual limits, open to everybody.
     pub fn new(
         engine: Handle,
         wva_aliases: bool,
         own: Arc<OwnMetrics>,
         reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     ) -> Self {
-        let write_bytes = Arc::new(Semaphore::new(crate::limits::WRITE_INFLIGHT_MAX_BYTES));
-        let write_body_max = Duration::from_secs(crate::limits::WRITE_BODY_MAX_S);
-        let stream = stream::Hub::start(engine.clone(), own.clone());
-        let access = Arc::default();
-        let queries = Arc::new(Semaphore::new(crate::limits::QUERY_CONCURRENCY_MAX));
-        Context { engine, wva_aliases, own, write_bytes, queries, write_body_max, access, reload, stream }
+        Context::limited(engine, wva_aliases, own, reload, Limits::default())
+    }
+
+    /// The same with other limits.
+    pub fn limited(
+        engine: Handle,
+        wva_aliases: bool,
+        own: Arc<OwnMetrics>,
+        reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+        limits: Limits,
+    ) -> Self {
+        let places = |count: usize| Arc::new(Semaphore::new(count));
+        // Readers of the stream hold connections, most of which are for others.
+        let readers = STREAM_CLIENTS_MAX.min(limits.connections / 4);
+        Context {
+            stream: stream::Hub::start(engine.clone(), own.clone(), readers),
+            engine,
+            wva_aliases,
+            own,
+            write_bytes: places(limits.inflight_bytes),
+            connections: places(limits.connections),
+            scaler_streams: places(limits.scaler_streams),
+            queries: places(crate::limits::QUERY_CONCURRENCY_MAX),
+            write_body_max: Duration::from_secs(crate::limits::WRITE_BODY_MAX_S),
+            access: Arc::default(),
+            reload,
+            limits,
+        }
     }
 }
 
@@ -107,6 +137,17 @@ pub fn router(context: Context) -> Router {
         .with_state(context)
 }
 
+/// Makes a large answer on a thread of its own: those that move bytes between sockets stay free, so that a
+/// scrape of many variants holds up no write.
+async fn aside(render: impl FnOnce() -> Response + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(render).await {
+        Ok(response) => response,
+        Err(_) => {
+            api_error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the answer was cut off; try again")
+        }
+    }
+}
+
 /// An error in the form of the Prometheus API.
 pub fn api_error(status: StatusCode, kind: &str, message: &str) -> Response {
     json_response(status, &json!({"status": "error", "errorType": kind, "error": message}))
@@ -122,7 +163,7 @@ pub fn json_text(status: StatusCode, text: String) -> Response {
     let mut response = (status, Body::from(text)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(crate::limits::RETRY_AFTER_S));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
     }
     response
 }

@@ -9,7 +9,7 @@ pub mod v1;
 pub mod v2;
 pub mod xor;
 
-use crate::limits::{WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
+use crate::limits::WRITE_DECODED_MAX_BYTES;
 use crate::units::TimeMs;
 use proto::{Reader, Value};
 
@@ -94,14 +94,23 @@ const SNAPPY_RATIO_MAX: usize = 22;
 /// Both sizes are checked before anything is allocated: the announced length is read from the block's
 /// header, so a decompression bomb costs nothing.
 pub fn decompress<'a>(body: &[u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], WireError> {
-    if body.len() > WRITE_COMPRESSED_MAX_BYTES {
-        return Err(WireError::CompressedTooLarge { bytes: body.len(), limit: WRITE_COMPRESSED_MAX_BYTES });
+    decompress_within(body, buffer, WRITE_DECODED_MAX_BYTES)
+}
+
+/// The same with another limit for the size before and after, bytes.
+pub fn decompress_within<'a>(
+    body: &[u8],
+    buffer: &'a mut Vec<u8>,
+    limit: usize,
+) -> Result<&'a [u8], WireError> {
+    if body.len() > limit {
+        return Err(WireError::CompressedTooLarge { bytes: body.len(), limit });
     }
     let snappy = |error: snap::Error| WireError::Snappy(error.to_string());
     #[allow(clippy::disallowed_methods)] // the one place where the raw functions are wrapped by the caps
     let bytes = snap::raw::decompress_len(body).map_err(snappy)?;
-    if bytes > WRITE_DECODED_MAX_BYTES {
-        return Err(WireError::DecodedTooLarge { bytes, limit: WRITE_DECODED_MAX_BYTES });
+    if bytes > limit {
+        return Err(WireError::DecodedTooLarge { bytes, limit });
     }
     if bytes > body.len() * SNAPPY_RATIO_MAX {
         let what = format!("{} bytes cannot hold the {bytes} that they announce", body.len());

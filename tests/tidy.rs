@@ -236,7 +236,7 @@ fn the_readme_names_every_metric_and_flag() {
     let own = Regex::new(r#""(inferno_sidecar_[a-z0-9_]+)"#).unwrap();
     for source in sources() {
         names.extend(own.captures_iter(&source.text).map(|found| found[1].to_owned()));
-        if ["options.rs", "options/security.rs"].contains(&&*source.name()) {
+        if ["options.rs", "options/security.rs", "options/limits.rs"].contains(&&*source.name()) {
             names.extend(flags(&source.text));
         }
     }

@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// What guards the main listener.
@@ -121,7 +122,8 @@ pub async fn serve_external_metrics(
         reviewer: Arc::new(Reviewer::new(client)),
     };
     tracing::info!(%address, "external metrics API listening");
-    Ok(tokio::spawn(serve::serve_on(listener, Some(tls), external::router(external), shutdown)))
+    let connections = Arc::new(Semaphore::new(context.limits.connections));
+    Ok(tokio::spawn(serve::serve_on(listener, Some(tls), connections, external::router(external), shutdown)))
 }
 
 #[cfg(test)]

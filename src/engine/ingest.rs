@@ -4,7 +4,7 @@
 use super::Engine;
 use super::follow::{FirstPass, Follow};
 use super::store::{NewSlot, SlotId, SubjectRef, Window};
-use crate::limits::{FUTURE_MAX_MS, SERIES_MAX};
+use crate::limits::FUTURE_MAX_MS;
 use crate::series::classify::{Unused, classify};
 use crate::series::labels::{LabelError, Labels, short};
 use crate::units::TimeMs;
@@ -81,7 +81,7 @@ pub struct WriteReport {
     pub rejected: u64,
     /// The first few refusals.
     pub rejections: Vec<Rejection>,
-    /// New relevant series that found no room; the sender should retry later.
+    /// New relevant series that found no room.
     pub no_room: u64,
 }
 
@@ -101,11 +101,22 @@ impl WriteReport {
 
     /// Rejects a series with all that it carries.
     pub(super) fn reject_series(&mut self, carried: [u32; 3], why: LabelError) {
+        self.take_back(carried);
+        self.reject(why.into());
+    }
+
+    /// Refuses a new series with all that it carries. To have it sent again would be no help: a sender that
+    /// repeats itself sends nothing newer, so that time would stand still and no old series could end.
+    pub(super) fn refuse_new(&mut self, carried: [u32; 3]) {
+        self.no_room += 1;
+        self.take_back(carried);
+    }
+
+    fn take_back(&mut self, carried: [u32; 3]) {
         let [samples, histograms, exemplars] = carried.map(u64::from);
         self.written.samples -= samples;
         self.written.histograms -= histograms;
         self.written.exemplars -= exemplars;
-        self.reject(why.into());
     }
 
     fn reject_sample(&mut self, why: Rejection) {
@@ -136,6 +147,12 @@ impl WriteReport {
 }
 
 impl Engine {
+    /// The engine with room for that many live relevant series.
+    pub fn with_series_max(mut self, series_max: usize) -> Self {
+        self.store.slots_max = series_max;
+        self
+    }
+
     /// Takes in a decompressed write request of either version; see [`Engine::write_v1`].
     pub fn write(&mut self, version: Version, request: &[u8], now: TimeMs) -> Result<WriteReport, WireError> {
         match version {
@@ -207,7 +224,7 @@ impl Engine {
                         }
                         slot
                     }
-                    None => return report.no_room += 1,
+                    None => return report.refuse_new(carried),
                 },
                 Err(error) => return report.reject_series(carried, error),
             },
@@ -249,7 +266,7 @@ impl Engine {
         let identity = self.store.hash_labels(labels.pairs());
         match self.store.slot_by_canonical(identity, SlotId::MAX) {
             Some(slot) => Some(slot),
-            None if self.store.slots.len() >= SERIES_MAX => None,
+            None if self.store.slots.len() >= self.store.slots_max => None,
             None => Some(self.add(metric, labels, identity)),
         }
     }

@@ -167,7 +167,7 @@ impl Engine {
             None => match Labels::read(interned.labels(request), metric) {
                 Ok(labels) => match self.find_or_add(metric, &labels) {
                     Some(slot) => slot,
-                    None => return report.no_room += 1,
+                    None => return report.refuse_new(carried),
                 },
                 Err(error) => return report.reject_series(carried, error),
             },
@@ -194,9 +194,10 @@ impl Interned {
         let (mut shape, mut unseen, mut symbols_noted) = (Shape::default(), None, None);
         let mut seen = 0;
         v2::parts(request, 0, |part| {
-            let (end, series) = match part {
-                Part::Symbol(end, symbol) => return self.symbols.push(end, symbol),
-                Part::Series(end, series) => (end, series),
+            // By reference: a copy would read in large pieces what was just written in small ones, and wait for it.
+            let (end, series) = match &part {
+                Part::Symbol(end, symbol) => return self.symbols.push(*end, symbol),
+                Part::Series(end, series) => (*end, series),
             };
             series.count(&mut counts);
             let number = counts.series as u32;
@@ -204,7 +205,7 @@ impl Interned {
                 self.note_all(request);
                 symbols_noted = Some(self.symbols.len());
             }
-            if unseen.is_some() || self.is_foreign(request, &series, dialects, number, &mut shape) {
+            if unseen.is_some() || self.is_foreign(request, series, dialects, number, &mut shape) {
                 return Ok(());
             }
             if self.kept.len() == WRITE_SERIES_KEPT {
@@ -246,6 +247,10 @@ impl Interned {
             Differs::Nothing => shape.metric,
             Differs::Value(reference) if (reference as usize) < self.notes.len() => shape.metric,
             Differs::Metric(reference) if (reference as usize) < self.notes.len() => reference,
+            Differs::Several { metric, largest } if (largest as usize) < self.notes.len() => {
+                *shape = shape.with(packed, metric);
+                metric
+            }
             _ => {
                 let Ok(metric) = self.open(request, series) else { return false };
                 if let Some(at) = self.metric_at() {

@@ -25,6 +25,13 @@ pub enum Differs {
     Metric(u32),
     /// Only in one label's value, which is this.
     Value(u32),
+    /// In the values of several labels, of which one may be the metric's name.
+    Several {
+        /// The metric's name.
+        metric: u32,
+        /// The largest of those that differ.
+        largest: u32,
+    },
     /// In more.
     Much,
 }
@@ -57,22 +64,48 @@ impl<'a> Shape<'a> {
         if packed.len() != self.packed.len() || packed.is_empty() {
             return Differs::Much;
         }
-        let Some(mut at) = first_difference(packed, self.packed) else { return Differs::Nothing };
-        if at > 0 && packed[at - 1] >= 0x80 {
-            at -= 1;
-        }
-        // Only references of one and two bytes, both as long, are compared further.
-        let (reference, end) = match (&packed[at..], &self.packed[at..]) {
-            ([low @ ..0x80, ..], [..0x80, ..]) => (u32::from(*low), at + 1),
-            ([low, high @ ..0x80, ..], [other, ..0x80, ..]) if *low.min(other) >= 0x80 => {
-                (u32::from(low & 0x7f) | u32::from(*high) << 7, at + 2)
+        let (mut found, mut end) = (Differs::Nothing, 0);
+        while let Some(behind) = first_difference(&packed[end..], &self.packed[end..]) {
+            let mut at = end + behind;
+            if at > 0 && packed[at - 1] >= 0x80 {
+                at -= 1;
             }
-            _ => return Differs::Much,
-        };
-        if self.values >> at & 1 == 0 || first_difference(&packed[end..], &self.packed[end..]).is_some() {
-            return Differs::Much;
+            // Only references of one and two bytes, both as long, are compared further.
+            let (reference, width) = match (&packed[at..], &self.packed[at..]) {
+                ([low @ ..0x80, ..], [..0x80, ..]) => (u32::from(*low), 1),
+                ([low, high @ ..0x80, ..], [other, ..0x80, ..]) if *low.min(other) >= 0x80 => {
+                    (u32::from(low & 0x7f) | u32::from(*high) << 7, 2)
+                }
+                _ => return Differs::Much,
+            };
+            if self.values >> at & 1 == 0 {
+                return Differs::Much;
+            }
+            found = self.also(found, reference, at == self.metric_at);
+            end = at + width;
         }
-        if at == self.metric_at { Differs::Metric(reference) } else { Differs::Value(reference) }
+        found
+    }
+
+    /// What was found so far, and one more value.
+    #[inline]
+    fn also(&self, found: Differs, reference: u32, is_metric: bool) -> Differs {
+        let (metric, largest) = match found {
+            Differs::Nothing if is_metric => return Differs::Metric(reference),
+            Differs::Nothing => return Differs::Value(reference),
+            Differs::Metric(metric) => (metric, metric),
+            Differs::Value(value) => (self.metric, value),
+            Differs::Several { metric, largest } => (metric, largest),
+            Differs::Much => return Differs::Much,
+        };
+        let metric = if is_metric { reference } else { metric };
+        Differs::Several { metric, largest: largest.max(reference) }
+    }
+
+    /// The shape of references that differ from these in values alone, with their metric's name.
+    #[inline]
+    pub fn with(self, packed: &'a [u8], metric: u32) -> Self {
+        Shape { packed, metric, ..self }
     }
 }
 
@@ -112,11 +145,16 @@ mod tests {
         assert_eq!(with(6, &[9]), Differs::Value(9));
         assert_eq!(with(3, &[0xad]), Differs::Value(301));
         assert_eq!(with(4, &[0x03]), Differs::Value(428));
-        // Another name, another split into references, two values, and bytes that end within one.
+        assert_eq!(with(1, &[9, 3, 0xad]), Differs::Several { metric: 9, largest: 301 });
+        assert_eq!(with(3, &[0xad, 0x02, 5, 7]), Differs::Several { metric: 2, largest: 301 });
+        assert_eq!(with(1, &[9, 3, 0xad, 0x02, 5, 7]), Differs::Several { metric: 9, largest: 301 });
+        assert_eq!(with(1, &[9, 3, 0xad, 0x02, 6, 7]), Differs::Much);
+        // Another name, another split into references, and bytes that end within one.
         assert_eq!(with(2, &[9]), Differs::Much);
         assert_eq!(with(3, &[0x2c]), Differs::Much);
         assert_eq!(with(1, &[0x82]), Differs::Much);
         assert_eq!(with(5, &[9, 9]), Differs::Much);
+        assert_eq!(with(1, &[9, 9]), Differs::Much);
         assert_eq!(with(6, &[0x86]), Differs::Much);
         assert_eq!(shape.differs(&PACKED[..6]), Differs::Much);
     }

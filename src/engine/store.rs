@@ -3,7 +3,7 @@
 
 use crate::config::TargetKind;
 use crate::config::cluster::{PodFact, TargetReplicas};
-use crate::limits::SERIES_ALIASES_MAX;
+use crate::limits::{SERIES_ALIASES_MAX, SERIES_MAX};
 use crate::series::classify::Unused;
 use crate::series::{Owner, Signal};
 use crate::units::TimeMs;
@@ -194,6 +194,8 @@ pub struct Store {
     by_bytes: HashMap<u128, SlotId, BuildHasherDefault<Hashed>>,
     by_canonical: HashMap<u128, SlotId, BuildHasherDefault<Hashed>>,
     hashers: [RandomState; 2],
+    /// Most slots.
+    pub slots_max: usize,
 }
 
 /// The inference scheduler's queue for one model.
@@ -227,6 +229,7 @@ impl Default for Store {
             by_bytes: HashMap::default(),
             by_canonical: HashMap::default(),
             hashers: [RandomState::new(), RandomState::new()],
+            slots_max: SERIES_MAX,
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct ReplayFlags {
 }
 
 /// Bytes with an optional unit.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].trim_end_matches(['i', 'B']) {
         "" => Some(0),

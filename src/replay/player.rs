@@ -5,6 +5,7 @@ use crate::config::VariantKey;
 use crate::config::resolve::{Resolved, resolve_at};
 use crate::config::shard::Shard;
 use crate::engine::Engine;
+use crate::limits::WRITE_REQUEST_MAX_BYTES;
 use crate::proto::recording as pb;
 use crate::proto::recording::record::Event;
 use crate::publish::Board;
@@ -15,7 +16,7 @@ use crate::tape::digest::of_change;
 use crate::tape::ring;
 use crate::tape::segment::{End, Reader};
 use crate::units::TimeMs;
-use crate::wire::{Version, decompress};
+use crate::wire::{Version, decompress_within};
 use anyhow::{Context as _, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -245,7 +246,7 @@ impl Player {
         let message = match write.compressed {
             false => &write.message,
             // The sidecar had decompressed it before it was recorded.
-            true => match decompress(&write.message, &mut self.buffer) {
+            true => match decompress_within(&write.message, &mut self.buffer, WRITE_REQUEST_MAX_BYTES) {
                 Ok(message) => message,
                 Err(_) => return,
             },

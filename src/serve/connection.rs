@@ -52,20 +52,21 @@ impl Closing {
 /// Serves `router` in plain text until `shutdown` completes, then lets open requests finish for a grace
 /// period.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    serve_on(listener, None, router, shutdown).await;
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    serve_on(listener, None, connections, router, shutdown).await;
 }
 
-/// The same with TLS, where there are settings for it. Every request carries its [`Peer`] as an extension.
+/// The same with TLS, where there are settings for it, and with at most so many connections. Every request carries its [`Peer`] as an extension.
 pub async fn serve_on(
     listener: TcpListener,
     tls: Option<Current<ServerConfig>>,
+    connections: Arc<Semaphore>,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
     let (open_until_dropped, closing) = watch::channel(());
     let server = Arc::new(Server { router, closing, builder: builder(), tls });
     let open = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::pin!(shutdown);
     loop {
         let permit = tokio::select! {

@@ -13,7 +13,7 @@ mod wire {
 }
 
 use super::{Closing, Context};
-use crate::limits::{FORM_BODY_MAX_S, SCALER_REQUEST_MAX_BYTES, SCALER_STREAMS_MAX};
+use crate::limits::{FORM_BODY_MAX_S, SCALER_REQUEST_MAX_BYTES};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request as HttpRequest;
@@ -62,7 +62,7 @@ async fn whole_message(request: HttpRequest, next: Next) -> HttpResponse {
 
 /// The service, ready to be routed to.
 fn service(context: Context) -> ExternalScalerServer<impl ExternalScaler> {
-    let streams = Arc::new(Semaphore::new(SCALER_STREAMS_MAX));
+    let streams = context.scaler_streams.clone();
     ExternalScalerServer::new(Scaler { context, streams }).max_decoding_message_size(SCALER_REQUEST_MAX_BYTES)
 }
 

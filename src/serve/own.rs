@@ -12,7 +12,7 @@ use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct OwnMetrics {
     external: IntCounterVec,
     certificates: IntGaugeVec,
     backfill: Backfilled,
+    /// Size of the largest write request so far, bytes.
+    largest_request: AtomicUsize,
     more: OnceLock<Arc<ClusterMetrics>>,
 }
 
@@ -97,6 +99,7 @@ impl OwnMetrics {
                 "code",
             )?,
             backfill: Backfilled::default(),
+            largest_request: AtomicUsize::default(),
             more: OnceLock::new(),
         })
     }
@@ -113,6 +116,16 @@ impl OwnMetrics {
         self.write_seconds.observe(took.as_secs_f64());
     }
 
+    /// A write request announces that many bytes.
+    pub fn request_announced(&self, bytes: usize) {
+        self.largest_request.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// Size of the largest write request since the start, bytes.
+    pub fn largest_request_bytes(&self) -> usize {
+        self.largest_request.load(Ordering::Relaxed)
+    }
+
     /// A write request's samples were taken in.
     pub fn write_taken(&self, report: &WriteReport) {
         self.series.inc_by(report.counts.series);
@@ -125,7 +138,7 @@ impl OwnMetrics {
         ] {
             self.samples.with_label_values(&[outcome]).inc_by(count);
         }
-        self.rejected.inc_by(report.rejected);
+        self.rejected.inc_by(report.rejected + report.no_room);
     }
 
     /// The backfill has taken in `samples` in all, and `share` of its time, 0 to 1.
@@ -196,7 +209,7 @@ impl OwnMetrics {
     pub fn write(&self, writer: &mut Writer, board: &Board, stats: &Stats, record: HistoryStats) {
         for (name, help, value) in [
             ("inferno_sidecar_series", "Live series of known names.", stats.series),
-            ("inferno_sidecar_series_limit", "Most live series.", crate::limits::SERIES_MAX),
+            ("inferno_sidecar_series_limit", "Most live series.", stats.series_max),
             ("inferno_sidecar_replicas", "Pods known from their series.", stats.replicas),
             ("inferno_sidecar_variants", "Variants configured.", stats.variants),
             ("inferno_sidecar_models", "Models configured.", stats.models),

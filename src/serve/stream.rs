@@ -15,7 +15,7 @@
 use super::{Closing, Context, OwnMetrics, api_error};
 use crate::config::VariantKey;
 use crate::config::check::problem_json;
-use crate::limits::{STREAM_BACKLOG, STREAM_CLIENTS_MAX, STREAM_RECENT_MAX};
+use crate::limits::{STREAM_BACKLOG, STREAM_RECENT_MAX};
 use crate::publish::{Board, Entry, json};
 use crate::runner::Handle;
 use axum::Extension;
@@ -45,24 +45,32 @@ pub struct Hub {
     own: Arc<OwnMetrics>,
     events: broadcast::Sender<Bytes>,
     readers: Arc<Semaphore>,
+    /// Most readers.
+    readers_max: usize,
     /// Latest changes of desired counts, oldest first.
     recent: Mutex<VecDeque<Value>>,
 }
 
 impl Hub {
     /// A hub and its task, which ends with it. Outside of a runtime there is no task and nothing is sent.
-    pub fn start(engine: Handle, own: Arc<OwnMetrics>) -> Arc<Self> {
+    pub fn start(engine: Handle, own: Arc<OwnMetrics>, readers_max: usize) -> Arc<Self> {
         let hub = Arc::new(Hub {
             engine,
             own,
             events: broadcast::channel(STREAM_BACKLOG).0,
-            readers: Arc::new(Semaphore::new(STREAM_CLIENTS_MAX)),
+            readers: Arc::new(Semaphore::new(readers_max)),
+            readers_max,
             recent: Mutex::default(),
         });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(watch(Arc::downgrade(&hub)));
         }
         hub
+    }
+
+    /// Readers that there are, and most that there may be.
+    pub fn readers(&self) -> (usize, usize) {
+        (self.readers_max - self.readers.available_permits(), self.readers_max)
     }
 
     /// Sends the decisions that changed from one board to the next; says whether any did.
@@ -209,7 +217,7 @@ fn event(name: &str, data: &Value) -> Bytes {
 pub async fn stream(State(context): State<Context>, closing: Option<Extension<Closing>>) -> Response {
     let hub = context.stream.clone();
     let Ok(permit) = hub.readers.clone().try_acquire_owned() else {
-        let message = format!("{STREAM_CLIENTS_MAX} readers follow the stream already; try again later");
+        let message = format!("{} readers follow the stream already; try again later", hub.readers_max);
         return api_error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message);
     };
     let events = hub.events.subscribe();

@@ -1,6 +1,6 @@
 //! `/api/v1/variants`: the board for people and scripts.
 
-use super::{Context, api_error, json_response};
+use super::{Context, api_error, aside, json_response};
 use crate::config::VariantKey;
 use crate::publish::json;
 use axum::extract::{Path, State};
@@ -9,9 +9,12 @@ use axum::response::Response;
 
 /// `GET /api/v1/variants`: every decision with inputs and reason, and what is wrong.
 pub async fn variants(State(context): State<Context>) -> Response {
-    let board = context.engine.board();
-    let now = context.engine.clock.reader_now(&board);
-    json_response(StatusCode::OK, &json::board(&board, now))
+    let render = move || {
+        let board = context.engine.board();
+        let now = context.engine.clock.reader_now(&board);
+        json_response(StatusCode::OK, &json::board(&board, now))
+    };
+    aside(render).await
 }
 
 /// `GET /api/v1/variants/NAMESPACE/NAME`.

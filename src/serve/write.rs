@@ -10,10 +10,10 @@
 
 use super::Context;
 use super::connection::drain;
-use crate::engine::Written;
-use crate::limits::{RETRY_AFTER_S, WRITE_COMPRESSED_MAX_BYTES, WRITE_DECODED_MAX_BYTES};
+use crate::engine::{WriteReport, Written};
+use crate::limits::RETRY_AFTER_S;
 use crate::runner::RunnerError;
-use crate::wire::{Version, WireError, decompress};
+use crate::wire::{Version, WireError, decompress_within};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -115,11 +115,14 @@ async fn take(
         return Err(Refusal::busy("the windows are being filled from Prometheus; try again"));
     }
     let (body, mut reserved) = read_body(context, headers, body).await?;
-    let announced = snap::raw::decompress_len(&body).unwrap_or(0).min(WRITE_DECODED_MAX_BYTES);
+    let limit = context.limits.request_bytes;
+    let announced = snap::raw::decompress_len(&body).unwrap_or(0);
+    context.own.request_announced(announced.max(body.len()));
+    let announced = announced.min(limit);
     reserved.merge(reserve(context, announced)?);
 
     let mut buffer = BUFFERS.lock().map(|mut kept| kept.pop()).ok().flatten().unwrap_or_default();
-    let len = match decompress(&body, &mut buffer) {
+    let len = match decompress_within(&body, &mut buffer, limit) {
         Ok(message) => message.len(),
         Err(error) => {
             keep(buffer);
@@ -136,22 +139,33 @@ async fn take(
     keep(done.buffer);
     let report = done.outcome?;
     context.own.write_taken(&report);
+    match complaint(&report) {
+        None => Ok(report.written),
+        Some(message) => {
+            Err(Refusal { written: report.written, ..Refusal::new(StatusCode::BAD_REQUEST, message) })
+        }
+    }
+}
+
+/// What was refused for good, and why.
+fn complaint(report: &WriteReport) -> Option<String> {
+    let refused = report.rejected + report.no_room;
+    if refused == 0 {
+        return None;
+    }
+    let mut reasons: Vec<String> = report.rejections.iter().map(ToString::to_string).collect();
+    let more = report.rejected - report.rejections.len() as u64;
+    if more > 0 {
+        reasons.push(format!("and {more} more"));
+    }
     if report.no_room > 0 {
-        return Err(Refusal::busy(&format!(
-            "{} new series found no room: the limit of live series is reached; forward fewer series \
-             (write_relabel_configs) or raise the limit",
+        reasons.push(format!(
+            "{} new series found no room: the limit of live series (--max-series) is reached; forward fewer \
+             (write_relabel_configs) or raise it",
             report.no_room
-        )));
+        ));
     }
-    if report.rejected > 0 {
-        let reasons: Vec<String> = report.rejections.iter().map(ToString::to_string).collect();
-        let more = report.rejected - report.rejections.len() as u64;
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        let message =
-            format!("{} rejected, the rest was kept: {}{more}", report.rejected, reasons.join("; "));
-        return Err(Refusal { written: report.written, ..Refusal::new(StatusCode::BAD_REQUEST, message) });
-    }
-    Ok(report.written)
+    Some(format!("{refused} rejected, the rest was kept: {}", reasons.join("; ")))
 }
 
 fn keep(buffer: Vec<u8>) {
@@ -218,12 +232,13 @@ async fn read_body<'c>(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<(Vec<u8>, SemaphorePermit<'c>), Refusal> {
+    let limit = context.limits.request_bytes;
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<usize>().ok());
-    if let Some(bytes) = announced.filter(|bytes| *bytes > WRITE_COMPRESSED_MAX_BYTES) {
-        return Err(WireError::CompressedTooLarge { bytes, limit: WRITE_COMPRESSED_MAX_BYTES }.into());
+    if let Some(bytes) = announced.filter(|bytes| *bytes > limit) {
+        return Err(WireError::CompressedTooLarge { bytes, limit }.into());
     }
     let mut reserved = reserve(context, announced.unwrap_or(0))?;
     let mut collected = Vec::with_capacity(announced.unwrap_or(0));
@@ -237,8 +252,8 @@ async fn read_body<'c>(
         })?;
         let Some(data) = frame? else { return Ok((collected, reserved)) };
         let bytes = collected.len() + data.len();
-        if bytes > WRITE_COMPRESSED_MAX_BYTES {
-            return Err(WireError::CompressedTooLarge { bytes, limit: WRITE_COMPRESSED_MAX_BYTES }.into());
+        if bytes > limit {
+            return Err(WireError::CompressedTooLarge { bytes, limit }.into());
         }
         if announced.is_none() {
             reserved.merge(reserve(context, data.len())?);

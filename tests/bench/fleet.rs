@@ -21,7 +21,7 @@ const PER_NAMESPACE: usize = 60;
 /// Scrapes of everything before anything is measured: more than the window holds.
 const WARM_UP_SCRAPES: i64 = 9;
 /// Series per request, as a sender with default settings has it.
-const PER_REQUEST: usize = 2_000;
+pub const PER_REQUEST: usize = 2_000;
 /// Accelerators of a model with several variants.
 const ACCELERATORS: [&str; 3] = ["H100", "A100", "L40S"];
 
@@ -104,11 +104,8 @@ impl Fleet {
     /// A fleet that is configured and has not reported.
     pub fn cold(models: usize, kinds: usize, mode: &str) -> Self {
         let mut engine = Engine::new(Arc::new(Dialects::built_in()));
-        let yaml = yaml(models, kinds, mode);
-        let all: Vec<&str> = yaml.split("---\n").collect();
-        // A file has a limit of its own.
-        let files = all.chunks(5_000).map(|file| file.join("---\n"));
-        let documents: Vec<_> = files.flat_map(|file| documents("bench.yaml", &file)).collect();
+        let files = files(models, kinds, mode);
+        let documents: Vec<_> = files.iter().flat_map(|file| documents("bench.yaml", file)).collect();
         let resolved = resolve(&documents, &Resolved::default());
         assert!(resolved.problems.is_empty(), "{:?}", resolved.problems.first());
         engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
@@ -156,10 +153,21 @@ impl Fleet {
 
     /// A scrape of everything, as a sender splits it up.
     pub fn scrape(&self, scrape: i64, targets: bool, relevant_only: bool) -> Vec<Vec<TimeSeries>> {
+        self.scrape_at(scrape, at(scrape), targets, relevant_only)
+    }
+
+    /// The same at another time.
+    pub fn scrape_at(
+        &self,
+        scrape: i64,
+        time: TimeMs,
+        targets: bool,
+        relevant_only: bool,
+    ) -> Vec<Vec<TimeSeries>> {
         let mut requests = vec![Vec::with_capacity(PER_REQUEST)];
         let variants = if targets { self.models * self.kinds } else { 0 };
-        let targets = (0..variants).flat_map(|number| target(number, at(scrape)));
-        let pods = (0..self.pods()).flat_map(|pod| self.pod(pod, scrape, at(scrape), relevant_only));
+        let targets = (0..variants).flat_map(|number| target(number, time));
+        let pods = (0..self.pods()).flat_map(|pod| self.pod(pod, scrape, time, relevant_only));
         for series in targets.chain(pods) {
             if requests[requests.len() - 1].len() == PER_REQUEST {
                 requests.push(Vec::with_capacity(PER_REQUEST));
@@ -210,12 +218,13 @@ impl Fleet {
     }
 }
 
-fn namespace(variant: usize) -> String {
+/// Namespace of a variant.
+pub fn namespace(variant: usize) -> String {
     format!("team-{}", variant / PER_NAMESPACE)
 }
 
 /// What kube-state-metrics says of one variant's Deployment.
-fn target(number: usize, time: TimeMs) -> Vec<TimeSeries> {
+pub fn target(number: usize, time: TimeMs) -> Vec<TimeSeries> {
     let (namespace, name) = (namespace(number), format!("variant-{number}"));
     let own = [("deployment", &*name), ("job", "kube-state-metrics"), ("namespace", &*namespace)];
     [
@@ -226,6 +235,13 @@ fn target(number: usize, time: TimeMs) -> Vec<TimeSeries> {
     .iter()
     .map(|metric| series(metric, &own, PODS as f64, time))
     .collect()
+}
+
+/// Configuration of a fleet as files, none of which is too large.
+pub fn files(models: usize, kinds: usize, mode: &str) -> Vec<String> {
+    let yaml = yaml(models, kinds, mode);
+    let all: Vec<&str> = yaml.split("---\n").collect();
+    all.chunks(1_000).map(|file| file.join("---\n")).collect()
 }
 
 fn yaml(models: usize, kinds: usize, mode: &str) -> String {

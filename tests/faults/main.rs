@@ -26,7 +26,6 @@ mod processes;
 mod real;
 mod senders;
 mod sidecar;
-mod soak;
 #[path = "../support/tools.rs"]
 #[allow(dead_code, reason = "shared")]
 mod tools;

@@ -78,7 +78,7 @@ async fn told_to_end_under_load_it_answers_what_it_took_and_exits_0() {
     let _slow = half_a_request(address, "content-length: 33000000").await;
     told.store(true, Ordering::SeqCst);
     let begun = Instant::now();
-    sidecar.process.ask_to_end();
+    sidecar.process.signal("TERM");
     let status = sidecar.process.ended(SOON).await;
     say!(
         "SIGTERM under load: exit after {:.1} s, {} requests taken, {} refused",

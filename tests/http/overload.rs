@@ -3,8 +3,10 @@
 use crate::client::get;
 use crate::server::*;
 use axum::body::{Body, Bytes};
-use inferno_sidecar::limits::{WRITE_INFLIGHT_MAX_BYTES, WRITE_QUEUE_MAX};
-use inferno_sidecar::proto::WriteRequest;
+use inferno_sidecar::engine::Engine;
+use inferno_sidecar::limits::{Limits, WRITE_INFLIGHT_MAX_BYTES, WRITE_QUEUE_MAX};
+use inferno_sidecar::proto::{TimeSeries, WriteRequest};
+use inferno_sidecar::series::dialect::Dialects;
 use inferno_sidecar::wire::Version;
 use prost::Message;
 use std::sync::Arc;
@@ -74,6 +76,64 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
     let answer = server.post(&PROMETHEUS, never_ending()).await;
     assert_eq!(answer.status, 408, "{}", answer.text());
     assert_eq!(server.write_bytes.available_permits(), WRITE_INFLIGHT_MAX_BYTES, "every byte is given back");
+}
+
+/// Series of a pod that is new, at a time.
+fn pod_number(number: usize, time: i64) -> Vec<TimeSeries> {
+    let pod = format!("{VARIANT}-7d9c5b8f6d-bbbb{number}");
+    let labels = [("model_name", "Qwen/Qwen3-14B"), ("namespace", "llm"), ("pod", &*pod)];
+    ["vllm:num_requests_waiting", "vllm:num_requests_running"]
+        .map(|name| one(&[&[("__name__", name)], &labels[..]].concat(), time, 1.0))
+        .into()
+}
+
+#[tokio::test]
+async fn at_the_limit_of_series_new_ones_are_refused_and_old_ones_go_on_until_there_is_room_again() {
+    let engine = Engine::new(Arc::new(Dialects::built_in())).with_series_max(4);
+    let server = Server::with_engine(engine, |_| {}).await;
+    let start = now_ms() - 1_300_000;
+    let all_of = |pods: std::ops::Range<usize>, time| pods.flat_map(|pod| pod_number(pod, time)).collect();
+    assert_eq!(server.write(all_of(0..2, start)).await.status, 204);
+    let answer = server.write(all_of(0..3, start + 15_000)).await;
+    // Not 503: Prometheus would send this request for ever and nothing newer, and the old ones could not end.
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().starts_with("2 rejected, the rest was kept: 2 new series"), "{}", answer.text());
+    assert!(answer.text().contains("--max-series"), "{}", answer.text());
+    // Those that are known go on: 4 samples of the first request are used, and 4 of the second.
+    let metrics = server.get("/metrics").await;
+    for line in [
+        "inferno_sidecar_series 4",
+        "inferno_sidecar_series_limit 4",
+        "inferno_sidecar_limit{limit=\"series\"} 4",
+        "inferno_sidecar_limit_used{limit=\"series\"} 4",
+        "inferno_sidecar_limit_used{limit=\"inflight_bytes\"} 0",
+        "inferno_sidecar_rejected_total 2",
+        "inferno_sidecar_samples_total{outcome=\"used\"} 8",
+    ] {
+        assert!(metrics.text().lines().any(|found| found == line), "{line} in {}", metrics.text());
+    }
+    // Pod 1 ends; ten minutes later its place is free.
+    for step in 2..50 {
+        assert_eq!(server.write(all_of(0..1, start + 15_000 * step)).await.status, 204);
+    }
+    let answer =
+        server.write([pod_number(0, start + 750_000), pod_number(2, start + 750_000)].concat()).await;
+    assert_eq!(answer.status, 204, "there is room again: {}", answer.text());
+}
+
+#[tokio::test]
+async fn a_smaller_limit_of_requests_is_named_and_the_largest_request_is_shown() {
+    let limits = Limits { request_bytes: 1 << 20, ..Limits::default() };
+    let server = Server::with(|context| context.limits = limits).await;
+    assert_eq!(server.write(vec![waiting(now_ms(), 1.0)]).await.status, 204);
+    let answer = server.post(&PROMETHEUS, compress(&vec![0; (1 << 20) + 1])).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("over the limit of 1048576"), "{}", answer.text());
+    let answer = server.post(&PROMETHEUS, vec![0; (1 << 20) + 1]).await;
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    let metrics = server.get("/metrics").await;
+    assert!(metrics.text().contains("inferno_sidecar_limit{limit=\"request_bytes\"} 1048576\n"));
+    assert!(metrics.text().contains("inferno_sidecar_limit_used{limit=\"request_bytes\"} 1048577\n"));
 }
 
 /// A body of which one byte arrives.

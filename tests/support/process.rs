@@ -61,20 +61,31 @@ impl Process {
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
     }
 
+    /// Processor time that all its threads have taken so far, user and system, seconds.
+    pub fn cpu_s(&self) -> f64 {
+        /// Unit of the times in `/proc/PID/stat`, the same on every Linux.
+        const TICKS_PER_S: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // The name of the program may hold spaces; what follows its bracket begins with field 3.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<f64>().ok());
+        (ticks(14).unwrap_or(f64::NAN) + ticks(15).unwrap_or(f64::NAN)) / TICKS_PER_S
+    }
+
     pub fn assert_running(&mut self) {
         let ended = self.child.try_wait().expect("a child can be asked");
         assert!(ended.is_none(), "{} has ended: {ended:?}", self.name);
     }
 
-    /// Asks it to end, as Kubernetes does.
-    pub fn ask_to_end(&self) {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(asked.is_ok_and(|status| status.success()), "{} cannot be asked to end", self.name);
+    /// Sends a signal, by its name without SIG.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "{} cannot be sent {signal}", self.name);
     }
 
-    /// Asks it to end and waits until it has.
+    /// Asks it to end, as Kubernetes does, and waits until it has.
     pub fn terminate(&mut self) {
-        self.ask_to_end();
+        self.signal("TERM");
         let _ = self.child.wait();
     }
 

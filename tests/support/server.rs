@@ -40,7 +40,11 @@ impl Server {
 
     /// A server with a changed context.
     pub async fn with(change: impl FnOnce(&mut Context)) -> Self {
-        let engine = Engine::new(Arc::new(Dialects::built_in()));
+        Self::with_engine(Engine::new(Arc::new(Dialects::built_in())), change).await
+    }
+
+    /// A server of this engine with a changed context.
+    pub async fn with_engine(engine: Engine, change: impl FnOnce(&mut Context)) -> Self {
         let (engine, _thread) = runner::spawn(engine, Clock::Wall).expect("a thread can be started");
         let own = Arc::new(OwnMetrics::new().expect("the metrics are valid"));
         let configuring = engine.clone();
