@@ -196,17 +196,8 @@ impl Demand {
 }
 
 impl ModelMemory {
-    /// Takes in what the model shows now, with the replicas last wanted of each variant. What was taken in
-    /// before changes nothing.
-    pub fn observe(
-        &mut self,
-        shown: &Shown<'_>,
-        wanted: impl Iterator<Item = u32>,
-        variants: &mut [VariantMemory],
-    ) {
-        for (variant, wanted) in variants.iter_mut().zip(wanted) {
-            variant.note_wanted(shown.at, wanted);
-        }
+    /// Takes in what the model shows now. What was taken in before changes nothing.
+    pub fn observe(&mut self, shown: &Shown<'_>, variants: &mut [VariantMemory]) {
         let first = *self.first.get_or_insert(shown.at);
         let is_settled = shown.at.since(first) >= SETTLED_MS;
         let mut arrived = shown.held_back - self.held_back;

@@ -22,9 +22,14 @@ pub(super) struct Recalled {
 impl Engine {
     /// Takes the memory of a model and its variants out, to be given back by [`Engine::remember`].
     pub(super) fn recall(&mut self, id: ModelId, variants: &[VariantId], recalled: &mut Recalled) {
-        let learned = |id: &VariantId| std::mem::take(&mut self.topology.variants[*id as usize].learned);
         recalled.variants.clear();
-        recalled.variants.extend(variants.iter().map(learned));
+        for id in variants {
+            let variant = &mut self.topology.variants[*id as usize];
+            if let Some(plan) = &variant.plan {
+                variant.learned.note_wanted(plan.previous.map(|(_, since)| since), plan.desired);
+            }
+            recalled.variants.push(std::mem::take(&mut variant.learned));
+        }
         recalled.model = std::mem::take(&mut self.topology.models[id as usize].load);
     }
 
@@ -68,8 +73,7 @@ pub(super) fn look_ahead(
         request: scratch.tokens.map(|tokens| (tokens.input, tokens.output)),
         at,
     };
-    let wanted = planned.iter().map(|variant| variant.state.desired.unwrap_or(variant.state.current));
-    model.observe(&shown, wanted, memories);
+    model.observe(&shown, memories);
     scratch.sized.clear();
     let (mut has_targets, mut ttft_ms) = (false, 0.0_f64);
     for (memory, variant) in memories.iter_mut().zip(planned) {

@@ -62,19 +62,31 @@ impl Engine {
             }
             scratch.wishes.clear();
         }
-        self.follow_changes(variants, scratch, idle_allowed);
-        saturation_targets(scratch);
+        let is_learning = seen.fallback == Some(Unknown::Learning);
+        if is_learning {
+            self.saturation_of_what_runs(variants, scratch);
+        } else {
+            self.follow_changes(variants, scratch, idle_allowed);
+            saturation_targets(scratch);
+        }
         scratch.plan.clear();
         scratch.plan.extend_from_slice(&scratch.saturation);
-        if seen.fallback == Some(Unknown::Learning) {
+        if is_learning {
             // Until a replica's capacity is known, nobody knows that fewer would do.
             for ((count, cause), state) in scratch.plan.iter_mut().zip(&scratch.states) {
                 if *count < state.current {
-                    (*count, *cause) = (state.current, Cause::HoldInput);
+                    (*count, *cause) = (state.current, Cause::Steady);
                 }
             }
         }
         seen
+    }
+
+    /// Saturation's targets from what runs, whatever was asked for: demand is not followed step by step.
+    fn saturation_of_what_runs(&mut self, variants: &[VariantId], scratch: &mut Scratch) {
+        scratch.states.iter_mut().for_each(|state| state.desired = None);
+        saturation_targets(scratch);
+        self.replica_states(variants, scratch);
     }
 
     fn wishes(
@@ -87,10 +99,7 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Result<Option<Demand>, Unknown> {
         if config.mode.saturation {
-            // From what runs, whatever was asked for: demand is not followed step by step.
-            scratch.states.iter_mut().for_each(|state| state.desired = None);
-            saturation_targets(scratch);
-            self.replica_states(variants, scratch);
+            self.saturation_of_what_runs(variants, scratch);
         }
         let Scratch {
             observed, states, tokens, wishes, saturation, analysis, counted, sized, recalled, ..

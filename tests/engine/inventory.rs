@@ -10,7 +10,8 @@ const CLASSES: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: service
      name: bronze\n    priority: 50\n    data: [{model: b, slo-tpot: 60, slo-ttft: 900}]\n---\n";
 
 fn gold_and_bronze(inventory: &str) -> String {
-    variant("gold", "g", "") + &variant("bronze", "b", "") + CLASSES + inventory
+    let stepwise = config_entry("saturation-scaling-config", "mode: saturation");
+    variant("gold", "g", "") + &variant("bronze", "b", "") + CLASSES + &stepwise + inventory
 }
 
 /// Ready pods of a Deployment, all under one load.

@@ -70,6 +70,14 @@ fn sized(mode: &str) -> String {
     .concat()
 }
 
+/// The same with the iteration time stated in the way that `slo` begins with.
+fn iteration(text: String) -> String {
+    text.replace(
+        "beta: \"2\"}, prefillParms: {gamma: \"5\", delta: \"0.1\"}",
+        "beta: \"0.2\", gamma: \"0.0001\"}",
+    )
+}
+
 /// Several models and namespaces that compete for two kinds of cards.
 fn scarce(number: usize) -> String {
     const POLICIES: [&str; 4] = ["None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin"];
@@ -132,6 +140,8 @@ fn configuration(number: usize) -> String {
         13..28 => scarce(number - 13),
         28 => sized("model+tokens+saturation"),
         29 => sized("tokens+saturation"),
+        30 => iteration(sized("slo")),
+        31 => iteration(sized("slo+saturation")),
         _ => String::new(),
     }
 }
@@ -253,7 +263,7 @@ fn event() -> impl Strategy<Value = Event> {
         prop_oneof![6 => 0..5_000i64, 6 => 5_000..20_000i64, 2 => 20_000..100_000i64, 1 => Just(700_000i64)];
     prop_oneof![
         10 => (gap_ms, prop::collection::vec(report(), 0..8)).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
-        2 => (0..31usize).prop_map(Event::Configure),
+        2 => (0..33usize).prop_map(Event::Configure),
         3 => prop::collection::vec(fact(), 1..5).prop_map(Event::Cluster),
         1 => prop_oneof![0..1_000_000i64, Just(-2_000_000i64)].prop_map(Event::Tick),
     ]
@@ -312,7 +322,7 @@ fn event_of_one_model() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         20 => (gap_ms, scrape_of_one_model()).prop_map(|(gap, reports)| Event::Batch(gap, reports)),
-        1 => (0..31usize).prop_map(Event::Configure),
+        1 => (0..33usize).prop_map(Event::Configure),
         1 => prop_oneof![Just(30_000i64), Just(700_000), Just(-2_000_000i64)].prop_map(Event::Tick),
     ]
 }
@@ -408,7 +418,7 @@ proptest! {
     /// whole world has too much room for.
     #[test]
     fn incremental_equals_from_scratch_in_one_model(
-        first in 0..31usize,
+        first in 0..33usize,
         events in prop::collection::vec((event_of_one_model(), prop::bool::weighted(0.7)), 1..40),
     ) {
         replay(first, &events);
@@ -473,7 +483,7 @@ fn a_change_overdue_while_another_begins_is_given_up_once() {
         unpublished(0, &[pod_waiting(3, 2, 0)]),
         unpublished(40_000, &[deployment(1, 0, 0)]),
     ];
-    for first in 0..31 {
+    for first in 0..33 {
         replay(first, &events);
     }
 }

@@ -177,8 +177,8 @@ mod tests {
         let rate = |shape: &Shape, limits: &Limits| capacity(&TIME, shape, limits).unwrap().rate_per_s;
         let base = rate(&SHAPE, &LIMITS);
         assert!(base > 0.0);
-        assert!(rate(&SHAPE, &Limits { itl_ms: 40.0, ..LIMITS }) < base);
-        assert!(rate(&SHAPE, &Limits { ttft_ms: 100.0, ..LIMITS }) <= base);
+        assert!(rate(&SHAPE, &Limits { itl_ms: 30.0, ..LIMITS }) < base);
+        assert!(rate(&SHAPE, &Limits { ttft_ms: 300.0, ..LIMITS }) <= base);
         assert!(rate(&Shape { output: 400.0, ..SHAPE }, &LIMITS) < base);
         assert!(rate(&Shape { computed: 250.0, ..SHAPE }, &LIMITS) > base);
     }

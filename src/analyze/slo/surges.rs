@@ -182,11 +182,11 @@ mod tests {
     }
 
     #[test]
-    fn a_load_that_jumps_needs_headroom_where_it_jumps_from_and_none_at_its_peak() {
+    fn a_load_that_jumps_needs_headroom_where_it_jumps_from_and_little_at_its_peak() {
         let surges = watched(|second| if second % 300 < 200 { 5.0 } else { 15.0 });
         let (low, high) = (surges.headroom(5.0, 60.0).unwrap(), surges.headroom(15.0, 60.0).unwrap());
         assert!(low > 2.0, "{low}");
-        assert!(high < 1.2, "{high}");
+        assert!(high < 1.6, "{high}");
         assert!(surges.headroom(5.0, 1.0).unwrap() < low, "cheap misses are not worth it");
     }
 

@@ -9,7 +9,7 @@ use crate::units::TimeMs;
 
 /// Start-up time of a replica while none has been measured, ms.
 const STARTUP_MS: i64 = 120_000;
-/// Bounds of what is believed as a start-up time, ms.
+/// Least start-up time that is believed, and the longest that is: beyond it something else kept the replica away, ms.
 const STARTUP_RANGE_MS: (i64, i64) = (10_000, 900_000);
 /// Starts that are waited for at once.
 const STARTS_MAX: usize = 64;
@@ -88,15 +88,16 @@ impl VariantMemory {
         self.startup_ms.unwrap_or(STARTUP_MS)
     }
 
-    /// Notes how many replicas are wanted: each one more is a start that is waited for, each one fewer takes back
-    /// the newest.
-    pub(super) fn note_wanted(&mut self, at: TimeMs, wanted: u32) {
+    /// Notes how many replicas are wanted since when: each one more is a start that is waited for, each one fewer
+    /// takes back the newest.
+    pub fn note_wanted(&mut self, since: Option<TimeMs>, wanted: u32) {
         let before = self.wanted.replace(wanted).unwrap_or(wanted);
+        let Some(since) = since else { return };
         for _ in before..wanted.min(before.saturating_add(STARTS_MAX as u32)) {
             if self.starts.len() == STARTS_MAX {
                 self.starts.pop_front();
             }
-            self.starts.push_back(at);
+            self.starts.push_back(since);
         }
         for _ in wanted.max(before.saturating_sub(STARTS_MAX as u32))..before {
             self.starts.pop_back();
@@ -106,7 +107,10 @@ impl VariantMemory {
     /// Notes that a new replica has shown itself: the oldest start that was waited for has ended.
     pub(super) fn note_started(&mut self, at: TimeMs) {
         let Some(since) = self.starts.pop_front() else { return };
-        let took_ms = at.since(since).clamp(STARTUP_RANGE_MS.0, STARTUP_RANGE_MS.1);
+        let took_ms = at.since(since).max(STARTUP_RANGE_MS.0);
+        if took_ms > STARTUP_RANGE_MS.1 {
+            return;
+        }
         self.startup_ms = Some(match self.startup_ms {
             // A longer start is believed at once, a shorter one by and by.
             Some(old) if took_ms < old => old - (old - took_ms) / 4,
@@ -175,8 +179,8 @@ mod tests {
     #[test]
     fn a_start_up_time_is_measured_from_wanted_to_seen() {
         let mut variant = VariantMemory::default();
-        variant.note_wanted(TimeMs(0), 1);
-        variant.note_wanted(TimeMs(10_000), 3);
+        variant.note_wanted(None, 1);
+        variant.note_wanted(Some(TimeMs(10_000)), 3);
         assert_eq!((variant.startup_ms(), variant.startup_ms.is_some()), (STARTUP_MS, false));
         variant.note_started(TimeMs(100_000));
         assert_eq!((variant.startup_ms(), variant.startup_ms.is_some()), (90_000, true));
@@ -188,7 +192,7 @@ mod tests {
     fn a_start_that_was_taken_back_is_not_waited_for() {
         let mut variant = VariantMemory::default();
         for wanted in [1, 2, 1, u32::MAX, 0] {
-            variant.note_wanted(TimeMs(i64::from(wanted % 7) * 1000), wanted);
+            variant.note_wanted(Some(TimeMs(i64::from(wanted % 7) * 1000)), wanted);
         }
         variant.note_started(TimeMs(500_000));
         assert!(variant.startup_ms.is_none());
