@@ -221,6 +221,10 @@ impl Variant {
     }
 }
 
+/// What a missed request costs in costs of serving one, where a class does not say: about what holds 99 % of bursty
+/// loads within their targets.
+pub const MISS_COST_DEFAULT: f64 = 70.0;
+
 /// A variant's service class with the targets that the class states for its model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VariantSlo {
@@ -228,6 +232,8 @@ pub struct VariantSlo {
     pub class: Arc<str>,
     /// Priority, 1 (highest) to 100 (lowest).
     pub priority: u32,
+    /// What a missed request costs, in costs of serving one: how much headroom `slo` keeps for surges.
+    pub miss_cost: f64,
     /// Targets for this model.
     pub targets: SloTargets,
 }
@@ -342,6 +348,8 @@ pub struct ServiceClass {
     pub name: Arc<str>,
     /// Priority, 1 (highest) to 100 (lowest).
     pub priority: u32,
+    /// What a missed request costs, in costs of serving one.
+    pub miss_cost: f64,
     /// Targets by model ID.
     pub targets: BTreeMap<Arc<str>, SloTargets>,
 }

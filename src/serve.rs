@@ -123,6 +123,7 @@ pub fn router(context: Context) -> Router {
         .route("/api/v1/status/buildinfo", get(series::buildinfo))
         .route("/api/v1/variants", get(variants::variants))
         .route("/api/v1/variants/{namespace}/{name}", get(variants::variant))
+        .route("/api/v1/profiles", get(variants::profiles))
         .route("/api/v1/stream", get(stream::stream))
         .route("/metrics", get(admin::metrics))
         .merge(keda::routes(&context));

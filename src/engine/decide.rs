@@ -176,6 +176,9 @@ impl Engine {
         finish_load(observed, &config.saturation);
         let variant = &mut self.topology.variants[id as usize];
         (variant.plan, variant.pods) = (plan, observed.pods);
+        if let Some(plan) = &variant.plan {
+            variant.learned.note_wanted(stream, plan.desired);
+        }
         let learned = is_learning.then(|| variant.learned.summary());
         let entry = Entry {
             variant: variant.config.clone(),

@@ -6,11 +6,8 @@ use crate::analyze::queueing::Tokens;
 use crate::analyze::slo::fit::Coefficients;
 use crate::analyze::slo::{Ask, Demand, ModelMemory, ReplicaTotals, Shown, Sized, VariantMemory, stated};
 use crate::analyze::tokens::SchedulerQueue;
-use crate::config::{ModelConfig, PerfParms, Variant};
+use crate::config::{MISS_COST_DEFAULT, ModelConfig, PerfParms, Variant};
 use crate::optimize::planner::{PlanVariant, Unknown, own_profile, targets};
-
-/// What a missed request costs, in costs of serving one.
-const MISS_COST: f64 = 60.0;
 
 /// What is remembered of one model and its variants, while it is decided.
 #[derive(Debug, Default)]
@@ -22,14 +19,9 @@ pub(super) struct Recalled {
 impl Engine {
     /// Takes the memory of a model and its variants out, to be given back by [`Engine::remember`].
     pub(super) fn recall(&mut self, id: ModelId, variants: &[VariantId], recalled: &mut Recalled) {
+        let learned = |id: &VariantId| std::mem::take(&mut self.topology.variants[*id as usize].learned);
         recalled.variants.clear();
-        for id in variants {
-            let variant = &mut self.topology.variants[*id as usize];
-            if let Some(plan) = &variant.plan {
-                variant.learned.note_wanted(plan.previous.map(|(_, since)| since), plan.desired);
-            }
-            recalled.variants.push(std::mem::take(&mut variant.learned));
-        }
+        recalled.variants.extend(variants.iter().map(learned));
         recalled.model = std::mem::take(&mut self.topology.models[id as usize].load);
     }
 
@@ -95,6 +87,8 @@ pub(super) fn look_ahead(
     if !model.is_ready() {
         return Err(Unknown::Learning);
     }
+    let stated = planned.iter().filter_map(|variant| variant.config.slo.as_ref());
+    let miss_cost = stated.map(|slo| slo.miss_cost).reduce(f64::max).unwrap_or(MISS_COST_DEFAULT);
     let carried = |(sized, variant): (&Sized, &PlanVariant<'_>)| {
         known(sized).map(|found| found.rate_per_s * f64::from(variant.state.current))
     };
@@ -103,7 +97,7 @@ pub(super) fn look_ahead(
         carried_per_s: scratch.sized.iter().zip(planned).filter_map(carried).sum(),
         ttft_ms,
         typical,
-        miss_cost: MISS_COST,
+        miss_cost,
     }))
 }
 

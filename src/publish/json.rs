@@ -53,6 +53,7 @@ impl Decision {
             QueueSaturation => format!("one more replica: {low_queue}; {saturated}"),
             KvAndQueueSaturation => format!("one more replica: {low_kv} and {low_queue}; {saturated}"),
             AllSaturated => format!("one more replica: {saturated}"),
+            SpareCapacity if e.demand.is_some() => format!("{} the load: {load}", self.wanted_do("handle")),
             SpareCapacity => {
                 format!("one replica fewer leaves headroom: spare KV cache {kv:.3}, spare queue {queue:.2}")
             }
@@ -110,6 +111,32 @@ fn terms(demand: &Demand) -> String {
     text
 }
 
+/// What was learned, in the form that `simulate --profiles` reads: one profile per variant whose iteration time and KV
+/// cache are known.
+pub fn profiles(board: &Board) -> Value {
+    let profile = |entry: &Entry| {
+        let learned = entry.learned?;
+        let (time, kv_tokens) = learned.iteration.zip(learned.kv_tokens)?;
+        let variant = &entry.variant;
+        let max_seqs = learned.max_seqs.or(variant.profiles.first().map(|own| f64::from(own.max_batch)));
+        let mut profile = json!({
+            "id": format!("{}/{}", variant.key.namespace, variant.key.name),
+            "model": &*variant.model_id,
+            "gpu": &*variant.accelerator,
+            "gpus_per_replica": variant.acc_count,
+            "cost_per_hour": variant.cost,
+            "kv_tokens": kv_tokens.round() as u64,
+            "iteration_ms": {"a": time.a, "b": time.b, "c": time.c, "d": time.d, "q": 0.0},
+            "observations": learned.observations.round() as u64,
+        });
+        if let Some(max_seqs) = max_seqs.filter(|most| *most >= 1.0) {
+            profile["max_num_seqs"] = json!(max_seqs as u64);
+        }
+        Some(profile)
+    };
+    json!({"variants": board.entries.values().filter_map(|entry| profile(entry)).collect::<Vec<Value>>()})
+}
+
 /// One entry as JSON.
 pub fn entry(entry: &Entry, now: TimeMs) -> Value {
     let variant = &entry.variant;
@@ -133,6 +160,7 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
         "slo": variant.slo.as_ref().map(|slo| json!({
             "class": &*slo.class,
             "priority": slo.priority,
+            "missCost": slo.miss_cost,
             "ttftMs": target(slo.targets.ttft_ms),
             "itlMs": target(slo.targets.itl_ms),
             "tokensPerSecond": target(slo.targets.tps),

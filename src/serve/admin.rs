@@ -20,6 +20,7 @@ pub async fn index(State(context): State<Context>, headers: HeaderMap) -> Respon
          \x20                            label/NAME/values, metadata, status/buildinfo\n\
          GET  /api/v1/variants        decisions with inputs and reasons\n\
          GET  /api/v1/variants/NS/NAME\n\
+         GET  /api/v1/profiles        what was learned, for simulate --profiles\n\
          GET  /api/v1/stream          the same as server-sent events\n\
          GET  /metrics                gauges to scrape\n\
          GET  /-/healthy  /-/ready    probes\n\

@@ -1,4 +1,4 @@
-//! `/api/v1/variants`: the board for people and scripts.
+//! `/api/v1/variants` and `/api/v1/profiles`: the board for people and scripts.
 
 use super::{Context, api_error, aside, json_response};
 use crate::config::VariantKey;
@@ -32,4 +32,9 @@ pub async fn variant(
             &format!("no variant {namespace}/{name}; /api/v1/variants lists all"),
         ),
     }
+}
+
+/// `GET /api/v1/profiles`: what was learned, for `simulate --profiles`.
+pub async fn profiles(State(context): State<Context>) -> Response {
+    aside(move || json_response(StatusCode::OK, &json::profiles(&context.engine.board()))).await
 }

@@ -88,16 +88,15 @@ impl VariantMemory {
         self.startup_ms.unwrap_or(STARTUP_MS)
     }
 
-    /// Notes how many replicas are wanted since when: each one more is a start that is waited for, each one fewer
+    /// Notes how many replicas are wanted: each one more is a start that is waited for, each one fewer
     /// takes back the newest.
-    pub fn note_wanted(&mut self, since: Option<TimeMs>, wanted: u32) {
+    pub fn note_wanted(&mut self, at: TimeMs, wanted: u32) {
         let before = self.wanted.replace(wanted).unwrap_or(wanted);
-        let Some(since) = since else { return };
         for _ in before..wanted.min(before.saturating_add(STARTS_MAX as u32)) {
             if self.starts.len() == STARTS_MAX {
                 self.starts.pop_front();
             }
-            self.starts.push_back(since);
+            self.starts.push_back(at);
         }
         for _ in wanted.max(before.saturating_sub(STARTS_MAX as u32))..before {
             self.starts.pop_back();
@@ -179,8 +178,8 @@ mod tests {
     #[test]
     fn a_start_up_time_is_measured_from_wanted_to_seen() {
         let mut variant = VariantMemory::default();
-        variant.note_wanted(None, 1);
-        variant.note_wanted(Some(TimeMs(10_000)), 3);
+        variant.note_wanted(TimeMs(0), 1);
+        variant.note_wanted(TimeMs(10_000), 3);
         assert_eq!((variant.startup_ms(), variant.startup_ms.is_some()), (STARTUP_MS, false));
         variant.note_started(TimeMs(100_000));
         assert_eq!((variant.startup_ms(), variant.startup_ms.is_some()), (90_000, true));
@@ -192,7 +191,7 @@ mod tests {
     fn a_start_that_was_taken_back_is_not_waited_for() {
         let mut variant = VariantMemory::default();
         for wanted in [1, 2, 1, u32::MAX, 0] {
-            variant.note_wanted(Some(TimeMs(i64::from(wanted % 7) * 1000)), wanted);
+            variant.note_wanted(TimeMs(i64::from(wanted % 7) * 1000), wanted);
         }
         variant.note_started(TimeMs(500_000));
         assert!(variant.startup_ms.is_none());

@@ -245,6 +245,7 @@ fn slo(book: &mut Book<'_>, draft: &Draft, classes: &BTreeMap<Arc<str>, ServiceC
     let of = |class: &ServiceClass| VariantSlo {
         class: class.name.clone(),
         priority: class.priority,
+        miss_cost: class.miss_cost,
         targets: class.targets[model],
     };
     let most_important = listing().min_by_key(|(key, class)| (class.priority, *key)).map(|(_, class)| class);
