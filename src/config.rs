@@ -223,7 +223,7 @@ impl Variant {
 
 /// What a missed request costs in costs of serving one, where a class does not say: about what holds 99 % of bursty
 /// loads within their targets.
-pub const MISS_COST_DEFAULT: f64 = 70.0;
+pub const MISS_COST_DEFAULT: f64 = 130.0;
 
 /// A variant's service class with the targets that the class states for its model.
 #[derive(Clone, Debug, PartialEq)]

@@ -51,7 +51,7 @@ const NOISE_SIGMAS: f64 = 1.0;
 const WORK_RISE_MAX: f64 = 2.0;
 /// Share of the TTFT target, and of the time that a request spends in the engine, for which a burst may exceed the
 /// capacity: what waits for longer is not only late, it also slows down what runs.
-const PATIENCE: (f64, f64) = (0.25, 0.1);
+const PATIENCE: (f64, f64) = (0.7, 0.3);
 /// Least time over which the noise of the load is averaged, s.
 const PATIENCE_MIN_S: f64 = 5.0;
 /// Time in which a queue that will still be there when new replicas start is to be gone, ms.

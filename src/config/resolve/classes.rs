@@ -74,7 +74,7 @@ fn service_class(scope: &mut Scope<'_, '_>, fields: &Fields<'_>, key: &str) -> S
     let name = scope.read(fields, "name", word, "write the name of the class", Kept::Default);
     let priority =
         scope.read(fields, "priority", priority, "write 1 (highest) to 100 (lowest)", Kept::Default);
-    let fix = "write what a missed request costs in costs of serving one, a number of at least 0, e.g. 60";
+    let fix = "write what a missed request costs in costs of serving one, a number of at least 0, e.g. 130";
     let miss_cost = scope.read(fields, "missCost", not_negative, fix, Kept::Default);
     let fix = "write a number of at least 0; 0 means no target";
     let mut targets = BTreeMap::new();
