@@ -315,6 +315,8 @@ impl Stabilization {
 pub struct ModelConfig {
     /// Which analyzers decide.
     pub mode: Mode,
+    /// Which analyzers only say what they would decide.
+    pub advisory: Option<Mode>,
     /// Stabilisation windows.
     pub stabilization: Stabilization,
     /// Saturation thresholds.

@@ -45,7 +45,7 @@ use crate::analyze::tokens::{ReplicaTokens, TokenMemory};
 use crate::config::{Problem, Snapshot, VariantKey};
 use crate::limits::{CATCH_UP_MAX_MS, CATCH_UP_MS};
 use crate::optimize::planner::{Planner, Wish};
-use crate::publish::{Board, Cause, Direction, Entry, Unmatched};
+use crate::publish::{Advice, Board, Cause, Direction, Entry, Unmatched};
 use crate::series::classify::Unused;
 use crate::series::dialect::Dialects;
 use crate::units::TimeMs;
@@ -86,6 +86,8 @@ struct Scratch {
     sized: Vec<Sized>,
     recalled: foresee::Recalled,
     counts: Vec<u32>,
+    /// Per variant: what the mode that only advises wants; empty without one or when it cannot.
+    advice: Vec<Advice>,
     /// Per variant: replicas and cause by saturation.
     saturation: Vec<(u32, Cause)>,
     /// Per variant: what a mode that sizes by demand wants; empty when saturation decides.

@@ -65,10 +65,23 @@ pub struct Entry {
     pub load: Load,
     /// What `slo` has learned of the variant; `None` in other modes.
     pub learned: Option<Learned>,
+    /// What another mode would want, where one is asked to advise and can.
+    pub advice: Option<Advice>,
     /// State of the inputs.
     pub health: Health,
     /// Scaling decisions so far.
     pub scalings: Vec<ScalingCount>,
+}
+
+/// What a mode that only advises would want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// The mode.
+    pub mode: Mode,
+    /// Replicas that it would want.
+    pub replicas: u32,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// Scaling decisions of one direction and reason.

@@ -47,9 +47,13 @@ struct Served {
 
 impl Served {
     fn new(scenario: &Scenario, mode: Mode, series_max: usize) -> Self {
+        Self::with(scenario, series_max, objects(scenario, mode).iter().map(ToString::to_string))
+    }
+
+    fn with(scenario: &Scenario, series_max: usize, objects: impl Iterator<Item = String>) -> Self {
         let config = tempfile::tempdir().unwrap();
-        for (index, object) in objects(scenario, mode).iter().enumerate() {
-            fs::write(config.path().join(format!("{index}.yaml")), object.to_string()).unwrap();
+        for (index, object) in objects.enumerate() {
+            fs::write(config.path().join(format!("{index}.yaml")), object).unwrap();
         }
         let runtime = Runtime::new().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_inferno-sidecar"));
@@ -177,4 +181,26 @@ fn a_scrape_in_many_requests_holds_as_well() {
     );
     assert!((served.attainment() - expected.attainment()).abs() < 0.01);
     assert!((served.replica_hours / expected.replica_hours - 1.0).abs() < 0.02);
+}
+
+#[test]
+fn a_mode_that_advises_says_what_it_would_do_and_changes_nothing() {
+    let scenario = short("rate=1,peak=12,shape=step,duration=20m,prompt=800,output=150");
+    let expected = inside(&scenario, Mode::SATURATION);
+    let advised = |object: &serde_json::Value| {
+        object
+            .to_string()
+            .replace(r#"{\"mode\":\"saturation\"}"#, r#"{\"mode\":\"saturation\",\"advisory\":\"slo\"}"#)
+    };
+    let objects = objects(&scenario, Mode::SATURATION);
+    let mut server = Served::with(&scenario, usize::MAX, objects.iter().map(advised));
+    let served = run(&scenario, &mut server, &mut |_| {});
+    assert_eq!(Outcome { policy: expected.policy.clone(), ..served }, expected);
+    let answer = server.runtime.block_on(client::get(server.address, "/api/v1/variants")).unwrap();
+    let variant = answer.json()["variants"][0].clone();
+    assert_eq!(variant["decision"]["mode"], "saturation");
+    assert_eq!(variant["advice"]["mode"], "slo", "{variant}");
+    let path = format!("/api/v1/query?{}", client::form(&[("query", "inferno_advised_replicas")]));
+    let answer = server.runtime.block_on(client::get(server.address, &path)).unwrap();
+    assert_eq!(client::vector(&answer)[0]["value"][1], variant["advice"]["replicas"].to_string());
 }

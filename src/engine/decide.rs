@@ -11,7 +11,7 @@ use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, SaturationConfig};
 use crate::limits::{TRANSITION_MAX_MS, WARM_UP_MS};
 use crate::optimize::enforcer::{Enforced, enforce};
-use crate::publish::{Cause, CurrentFrom, Decision, Entry, Evidence, Fault, NextReplica};
+use crate::publish::{Advice, Cause, CurrentFrom, Decision, Entry, Evidence, Fault, NextReplica};
 use crate::units::TimeMs;
 use ahash::AHashMap;
 use std::collections::BTreeSet;
@@ -66,6 +66,7 @@ impl Engine {
         analyze_into(analysis, &config.saturation, Rule::Guarded, variants.len(), &scratch.loads);
         let idle_allowed = config.scale_to_zero.enabled && !requests.is_some_and(|count| count > 0.0);
         self.replica_states(variants, scratch);
+        self.advise((id, &key), &config, variants, scheduler.queue, scratch);
         let seen = self.plan_by_mode((id, &key), &config, variants, (scheduler.queue, idle_allowed), scratch);
 
         scratch.counts.clear();
@@ -94,7 +95,8 @@ impl Engine {
             deadline = deadline.min(observed.changes_at);
             observed.load.capacity_per_replica_per_s = capacity_per_s(&scratch.wishes, index);
             let (desired, cause) = scratch.plan[index];
-            let proposal = Proposal { desired, cause, evidence: &evidence };
+            let advice = scratch.advice.get(index).copied();
+            let proposal = Proposal { desired, cause, evidence: &evidence, advice };
             self.propose(*variant, proposal, &mut observed, &mut deadline);
         }
         deadline
@@ -163,6 +165,7 @@ impl Engine {
             // The cluster tells of replicas before the stream has begun; decisions begin with it.
             *deadline = (*deadline).min(TimeMs(0));
         }
+        let advice = proposal.advice;
         let plan = ready.then(|| settle(proposal, previous, observed, stream));
         note_faults(self, id, observed, ready);
         if let Some(plan) = &plan {
@@ -172,7 +175,7 @@ impl Engine {
             }
         }
         let config = &self.topology.models[self.topology.variants[id as usize].model as usize].config;
-        let is_learning = config.mode.slo;
+        let is_learning = config.mode.slo || config.advisory.is_some_and(|mode| mode.slo);
         finish_load(observed, &config.saturation);
         let variant = &mut self.topology.variants[id as usize];
         (variant.plan, variant.pods) = (plan, observed.pods);
@@ -186,6 +189,7 @@ impl Engine {
             decision: None,
             load: std::mem::take(&mut observed.load),
             learned,
+            advice,
             health: observed.health.clone(),
             scalings: Vec::new(),
         };
@@ -198,6 +202,7 @@ struct Proposal<'a> {
     desired: u32,
     cause: Cause,
     evidence: &'a Arc<Evidence>,
+    advice: Option<Advice>,
 }
 
 /// Turns a proposal into a decision that keeps its cause and dates while nothing changes.
@@ -208,7 +213,7 @@ fn settle(
     stream: TimeMs,
 ) -> Decision {
     let (current, pending) = (observed.pods, observed.pending);
-    let Proposal { desired, mut cause, evidence } = proposal;
+    let Proposal { desired, mut cause, evidence, .. } = proposal;
     let reporting = observed.reporting;
     let same = previous.filter(|old| old.desired == desired);
     if let Some(old) = same

@@ -14,7 +14,7 @@ use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
 use crate::optimize::cause::Cause;
 use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, hold, name_causes};
 use crate::optimize::stabilize::Windows;
-use crate::publish::NextReplica;
+use crate::publish::{Advice, NextReplica};
 use crate::units::TimeMs;
 
 /// What the demand-driven analyzers were told, for the evidence.
@@ -42,14 +42,7 @@ impl Engine {
         let held_back = scheduler.map_or(0.0, |queue| queue.size);
         let mut seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), ..DemandSeen::default() };
         if config.mode.sizes_by_demand() {
-            if config.mode.slo {
-                self.recall(id, variants, &mut scratch.recalled);
-            }
-            let outcome = self.wishes((id, model), config, variants, scheduler, &seen, scratch);
-            if config.mode.slo {
-                self.remember(id, variants, &mut scratch.recalled);
-            }
-            match outcome {
+            match self.wishes_of((id, model), config, variants, scheduler, &seen, scratch) {
                 Ok(demand) => {
                     if let Some(demand) = demand {
                         (seen.rate_per_s, seen.demand) = (Some(demand.ready_for_per_s()), Some(demand));
@@ -80,6 +73,51 @@ impl Engine {
             }
         }
         seen
+    }
+
+    /// Fills `scratch.advice` with what the mode that only advises would want; nothing that decides is touched.
+    pub(super) fn advise(
+        &mut self,
+        (id, model): (ModelId, &ModelKey),
+        config: &ModelConfig,
+        variants: &[VariantId],
+        scheduler: Option<SchedulerQueue>,
+        scratch: &mut Scratch,
+    ) {
+        scratch.advice.clear();
+        let Some(mode) = config.advisory else { return };
+        let config = ModelConfig { mode, ..config.clone() };
+        let held_back = scheduler.map_or(0.0, |queue| queue.size);
+        let seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), ..DemandSeen::default() };
+        if self.wishes_of((id, model), &config, variants, scheduler, &seen, scratch).is_ok() {
+            let wanted = scratch.wishes.iter().zip(&scratch.states).map(|(wish, state)| Advice {
+                mode,
+                replicas: wish.replicas.clamp(state.min.min(state.max), state.max),
+                cause: wish.cause,
+            });
+            scratch.advice.extend(wanted);
+        }
+        scratch.wishes.clear();
+        self.replica_states(variants, scratch);
+    }
+
+    /// [`Engine::wishes`] with the memory that the mode needs.
+    fn wishes_of(
+        &mut self,
+        (id, model): (ModelId, &ModelKey),
+        config: &ModelConfig,
+        variants: &[VariantId],
+        scheduler: Option<SchedulerQueue>,
+        seen: &DemandSeen,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Demand>, Unknown> {
+        if !config.mode.slo {
+            return self.wishes((id, model), config, variants, scheduler, seen, scratch);
+        }
+        self.recall(id, variants, &mut scratch.recalled);
+        let outcome = self.wishes((id, model), config, variants, scheduler, seen, scratch);
+        self.remember(id, variants, &mut scratch.recalled);
+        outcome
     }
 
     /// Saturation's targets from what runs, whatever was asked for: demand is not followed step by step.

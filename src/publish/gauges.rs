@@ -101,6 +101,11 @@ pub const FAMILIES: &[Family] = &[
         "Replicas asked for if there were cards for everybody; above the desired ones where cards are short.",
         |entry, _| entry.decision.as_ref().map(|decision| f64::from(decision.wanted)),
     ),
+    family(
+        "inferno_advised_replicas",
+        "Replicas that the mode which only advises would want; absent without one.",
+        |entry, _| entry.advice.map(|advice| f64::from(advice.replicas)),
+    ),
     Family {
         kind: FamilyKind::Counter,
         value: Value::Scalings,

@@ -168,6 +168,11 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
         "decision": entry.decision.as_ref().map(|it| decision(it, entry.load.capacity_per_replica_per_s)),
         "load": load(&entry.load),
         "learned": entry.learned.as_ref().map(learned),
+        "advice": entry.advice.map(|advice| json!({
+            "mode": advice.mode.as_str(),
+            "replicas": advice.replicas,
+            "reason": advice.cause.as_str(),
+        })),
         "input": {
             "healthy": faults.is_empty(),
             "faults": faults,

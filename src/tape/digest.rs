@@ -25,8 +25,11 @@ pub fn of_change(before: &Board, now: &Board) -> u64 {
 }
 
 fn add(digest: &mut Fnv, key: &VariantKey, entry: &Arc<Entry>) -> fmt::Result {
-    let Entry { variant, variant_id, decision, load, learned, health, scalings } = &**entry;
-    write!(digest, "|{key:?}{variant:?}{variant_id}{decision:?}{load:?}{learned:?}{health:?}{scalings:?}")
+    let Entry { variant, variant_id, decision, load, learned, advice, health, scalings } = &**entry;
+    write!(
+        digest,
+        "|{key:?}{variant:?}{variant_id}{decision:?}{load:?}{learned:?}{advice:?}{health:?}{scalings:?}"
+    )
 }
 
 /// FNV-1a, 64 bits: the same in every release, which std's hashers do not promise.

@@ -28,6 +28,7 @@ const SATURATION: &[&str] = &[
     "enableLimiter",
     "priority",
     "mode",
+    "advisory",
     "scaleUpStabilization",
     "scaleDownStabilization",
 ];
@@ -48,6 +49,7 @@ struct SaturationRow {
     enable_limiter: Option<bool>,
     priority: Option<f64>,
     mode: Option<Mode>,
+    advisory: Option<Mode>,
     up_ms: Option<i64>,
     down_ms: Option<i64>,
 }
@@ -124,7 +126,8 @@ impl PerModel {
             up_ms: rows.iter().find_map(|row| row.up_ms).unwrap_or(0),
             down_ms: rows.iter().find_map(|row| row.down_ms).unwrap_or(down_ms),
         };
-        ModelConfig { mode, stabilization, saturation, scale_to_zero, queueing }
+        let advisory = rows.iter().find_map(|row| row.advisory).filter(|advisory| *advisory != mode);
+        ModelConfig { mode, advisory, stabilization, saturation, scale_to_zero, queueing }
     }
 }
 
@@ -151,6 +154,14 @@ fn implied_mode(
 fn mode(value: &serde_json::Value) -> Checked<Mode> {
     let name = text(value)?;
     Mode::parse(&name).ok_or_else(|| format!("{} is not a mode", show(value)))
+}
+
+/// One of the modes that size by demand: one that goes step by step would need its steps to be taken.
+fn advisory(value: &serde_json::Value) -> Checked<Mode> {
+    mode(value).and_then(|found| match found.sizes_by_demand() {
+        true => Ok(found),
+        false => Err(format!("{} goes step by step, so it cannot only advise", show(value))),
+    })
 }
 
 /// The thresholds of a chain of entries over the defaults.
@@ -190,6 +201,7 @@ fn saturation(scope: &mut Scope<'_, '_>, row: &Fields<'_>) -> SaturationRow {
         analyzer_name: scope.read(row, "analyzerName", text, "write an analyzer's name", Kept::Default),
         enable_limiter: scope.read(row, "enableLimiter", truth, "write true or false", Kept::Default),
         mode: scope.read(row, "mode", mode, &format!("write {}", Mode::CHOICES), Kept::Default),
+        advisory: scope.read(row, "advisory", advisory, "write slo, tokens, model or hybrid", Kept::Nothing),
         up_ms: scope.read(row, "scaleUpStabilization", duration_ms, window, Kept::Default),
         down_ms: scope.read(row, "scaleDownStabilization", duration_ms, window, Kept::Default),
     }
