@@ -92,7 +92,7 @@ impl Served {
     /// What it has learned is the engine that was emulated, in the form that a simulation reads.
     fn has_learned(&self, scenario: &Scenario) {
         let answer = self.runtime.block_on(client::get(self.address, "/api/v1/profiles")).unwrap();
-        let (learned, problems) = profiles::read("/api/v1/profiles", &answer.text());
+        let (learned, problems) = profiles::read("/api/v1/profiles", answer.text());
         assert!(problems.is_empty(), "{problems:?}");
         let (learned, true_one) = (&learned[0].engine, &scenario.profile.engine);
         let kv = f64::from(learned.num_gpu_blocks) / f64::from(true_one.num_gpu_blocks);
