@@ -40,6 +40,8 @@ const LEARN_MS: (i64, i64) = (10_000, 60_000);
 const LEARN_PROMPTS: f64 = 20.0;
 /// A pod that appears this long after the model was first seen is new, ms; what it counted came since.
 const SETTLED_MS: i64 = 60_000;
+/// How long a replica that is silent is remembered, ms: until then it is not taken for a new one.
+const SILENT_MS: i64 = 600_000;
 /// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
 /// minutes under one load may be too large.
 const TRUST_MS: i64 = 300_000;
@@ -68,8 +70,6 @@ pub struct ReplicaTotals {
     pub at: TimeMs,
     /// Requests completed since it was first seen.
     pub finished: f64,
-    /// Requests completed before that, as its counter stood.
-    pub finished_before: f64,
     /// Requests inside: running and waiting.
     pub inside: f64,
     /// Of those, waiting.
@@ -125,9 +125,23 @@ struct Tracked {
     /// As it was when the fit last learned from it.
     learned: ReplicaTotals,
     is_shown: bool,
+    /// Since when it has not reported.
+    silent_since: Option<TimeMs>,
 }
 
 impl Tracked {
+    fn new(now: &ReplicaTotals) -> Self {
+        Tracked { now: *now, whole: *now, learned: *now, is_shown: true, silent_since: None }
+    }
+
+    /// Whether it is to be remembered, after all that report were seen.
+    fn outlasts(&mut self, at: TimeMs) -> bool {
+        if std::mem::take(&mut self.is_shown) {
+            return true;
+        }
+        at.since(*self.silent_since.get_or_insert(at)) < SILENT_MS
+    }
+
     /// Lets the fit learn once the span since the last time is long enough: prompts are counted when they end, so
     /// that over a short span a long one would count where it was not computed.
     fn learn(&mut self, variant: &mut VariantMemory) {
@@ -205,7 +219,7 @@ impl ModelMemory {
         for now in shown.replicas {
             arrived += self.observe_replica(now, is_settled, variants);
         }
-        self.replicas.retain_mut(|replica| std::mem::take(&mut replica.is_shown));
+        self.replicas.retain_mut(|replica| replica.outlasts(shown.at));
         self.count(shown.at, arrived);
         if let Some(request) = shown.request {
             let count = |sum: (f64, f64), replica: &ReplicaTotals| {
@@ -248,16 +262,23 @@ impl ModelMemory {
         let at = match self.replicas.binary_search_by_key(&now.id, |replica| replica.now.id) {
             Ok(at) => at,
             Err(at) => {
-                self.replicas.insert(at, Tracked { now: *now, whole: *now, learned: *now, is_shown: true });
-                if is_settled && let Some(variant) = variant {
+                self.replicas.insert(at, Tracked::new(now));
+                if !is_settled {
+                    return 0.0;
+                }
+                if let Some(variant) = variant {
                     variant.note_started(now.at);
                 }
-                // Whatever a new pod has counted came since the model was first seen.
-                let new = now.finished_before + now.finished + now.inside;
-                return if is_settled { new } else { 0.0 };
+                // What it holds has come to it. What it completed may be of a long past that nobody saw.
+                return now.inside;
             }
         };
         let replica = &mut self.replicas[at];
+        if replica.silent_since.is_some() {
+            // What happened meanwhile is not what arrives now.
+            *replica = Tracked::new(now);
+            return 0.0;
+        }
         let before = std::mem::replace(&mut replica.now, *now);
         replica.is_shown = true;
         if before.at.since(replica.whole.at) >= OBSERVE_MS
@@ -312,8 +333,8 @@ impl ModelMemory {
         let trend = self.arrivals.trend();
         let rise = (trend.slope_per_s2 - trend.error_per_s2).max(0.0) * horizon_s;
         let surge = (self.surge(ask, arriving, dispersion) - rise).max(0.0);
-        let waiting: f64 =
-            self.replicas.iter().map(|replica| replica.now.waiting).sum::<f64>() + self.held_back;
+        let speaking = self.replicas.iter().filter(|replica| replica.silent_since.is_none());
+        let waiting: f64 = speaking.map(|replica| replica.now.waiting).sum::<f64>() + self.held_back;
         // What the replicas that are there or starting do not work off until new ones could help.
         let left = waiting - (ask.carried_per_s - arriving).max(0.0) * horizon_s;
         let backlog = left.max(0.0) * 1000.0 / DRAIN_MS;
@@ -386,4 +407,49 @@ pub fn stated(alpha: f64, beta: f64, gamma: f64) -> Option<Coefficients> {
         c: beta,
         d: gamma,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Five minutes of two replicas that complete two requests per second each, seen every 5 s; `seen` says whether
+    /// the second one reports, whose counter began at `past`. Returns the rate that arrives in the end.
+    fn arriving(seen: impl Fn(i64) -> bool, past: f64) -> f64 {
+        let mut model = ModelMemory::default();
+        let mut variants = [VariantMemory::default()];
+        for step in 0..60 {
+            let at = TimeMs(step * 5000);
+            let replica = |id: u32, past: f64| ReplicaTotals {
+                id: (id, 0),
+                at,
+                finished: past + step as f64 * 10.0,
+                inside: 8.0,
+                ..ReplicaTotals::default()
+            };
+            let both = [replica(1, 0.0), replica(2, past)];
+            let replicas = if seen(step) { &both[..] } else { &both[..1] };
+            let shown = Shown { replicas, held_back: 0.0, request: None, at };
+            model.observe(&shown, &mut variants);
+            model.observe(&shown, &mut variants);
+        }
+        model.arrivals.arriving_per_s(0, 1.0)
+    }
+
+    #[test]
+    fn arrivals_are_what_completes_while_nothing_changes() {
+        assert!((arriving(|_| true, 0.0) - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_replica_that_was_silent_for_a_while_is_no_surge() {
+        let rate = arriving(|step| !(30..57).contains(&step), 0.0);
+        assert!(rate < 4.5, "{rate}");
+    }
+
+    #[test]
+    fn a_replica_with_a_long_past_that_is_found_late_is_no_surge() {
+        let rate = arriving(|step| step >= 57, 100_000.0);
+        assert!(rate < 4.5, "{rate}");
+    }
 }

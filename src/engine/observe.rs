@@ -324,7 +324,6 @@ fn totals_of(
         variant: index,
         at: replica.last_seen,
         finished: total(RequestsFinished),
-        finished_before: readings.get(RequestsFinished).map_or(0.0, |reading| reading.before),
         inside: readings.value(RequestsRunning).unwrap_or(0.0) + waiting.value,
         waiting: waiting.value,
         prompts: total(TimeToFirstTokenCount),

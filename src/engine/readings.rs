@@ -27,8 +27,6 @@ pub struct Reading {
     pub recent_span_ms: i64,
     /// Counter: increase since it was first seen.
     pub total: f64,
-    /// Counter: where it stood then.
-    pub before: f64,
 }
 
 const NOTHING: Reading = Reading {
@@ -40,7 +38,6 @@ const NOTHING: Reading = Reading {
     recent: 0.0,
     recent_span_ms: 0,
     total: 0.0,
-    before: 0.0,
 };
 
 /// All signals of one subject at one moment.
@@ -80,11 +77,9 @@ impl Readings {
                         readings.active_at = readings.active_at.max(counter.grown_at());
                     }
                     let (long, recent) = (counter.increase(now, WINDOW_MS), counter.increase(now, RECENT_MS));
-                    let (total, before) = counter.since_first();
                     Reading {
                         rank: slot.rank,
-                        total,
-                        before,
+                        total: counter.since_first(),
                         value: long.amount,
                         span_ms: long.span_ms,
                         recent: recent.amount,
@@ -132,7 +127,6 @@ impl Reading {
             self.recent = merge(self.recent, other.recent);
             self.recent_span_ms = self.recent_span_ms.max(other.recent_span_ms);
             self.total += other.total;
-            self.before += other.before;
         }
     }
 }

@@ -94,10 +94,9 @@ impl Counter {
         self.grown_at
     }
 
-    /// Increase since the first sample ever seen, and where the counter stood then.
-    pub fn since_first(&self) -> (f64, f64) {
-        let total = self.cells.back().map_or(0.0, |cell| cell.total);
-        (total, (self.raw - total).max(0.0))
+    /// Increase since the first sample ever seen.
+    pub fn since_first(&self) -> f64 {
+        self.cells.back().map_or(0.0, |cell| cell.total)
     }
 
     /// Newest sample as (time, raw value).

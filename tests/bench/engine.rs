@@ -303,7 +303,7 @@ fn main() {
     if is_asked("memory") {
         memory();
     }
-    for mode in ["saturation", "model", "hybrid"].into_iter().filter(|_| is_asked("batches")) {
+    for mode in ["saturation", "model", "hybrid", "slo"].into_iter().filter(|_| is_asked("batches")) {
         let mut smallest = None;
         for variants in [10, 1_000, 10_000] {
             let mut fleet = Fleet::warm(variants, 1, mode);

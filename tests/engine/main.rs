@@ -16,3 +16,4 @@ mod support;
 #[allow(dead_code)] // the engine takes messages, not requests with headers
 #[path = "../support/table.rs"]
 mod table;
+mod worlds;
