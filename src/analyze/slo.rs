@@ -42,6 +42,8 @@ const LEARN_PROMPTS: f64 = 20.0;
 const SETTLED_MS: i64 = 60_000;
 /// How long a replica that is silent is remembered, ms: until then it is not taken for a new one.
 const SILENT_MS: i64 = 600_000;
+/// A clock that was set back by more than this begins anew, ms; by less, the newest of the replicas may just have gone.
+const SET_BACK_MS: i64 = 150_000;
 /// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
 /// minutes under one load may be too large.
 const TRUST_MS: i64 = 300_000;
@@ -212,6 +214,9 @@ impl Demand {
 impl ModelMemory {
     /// Takes in what the model shows now. What was taken in before changes nothing.
     pub fn observe(&mut self, shown: &Shown<'_>, variants: &mut [VariantMemory]) {
+        if self.at.is_some_and(|before| before.since(shown.at) > SET_BACK_MS) {
+            *self = ModelMemory::default();
+        }
         let first = *self.first.get_or_insert(shown.at);
         let is_settled = shown.at.since(first) >= SETTLED_MS;
         let mut arrived = shown.held_back - self.held_back;
@@ -236,9 +241,13 @@ impl ModelMemory {
             self.debt += arrived;
             return;
         };
+        if at < until {
+            // Whoever was ahead has gone, or the clock was set back: no time passes in which these could have come.
+            return;
+        }
         let (from, before) = match self.newest {
-            Some(newest) if at <= until => newest,
-            _ if at <= until => {
+            Some(newest) if at == until => newest,
+            _ if at == until => {
                 self.debt += arrived;
                 return;
             }
@@ -246,7 +255,7 @@ impl ModelMemory {
         };
         let total = before + arrived;
         let counted = if at > until { 0.0 } else { before.max(0.0) };
-        self.arrivals.add(from, at.max(until), total.max(0.0) - counted);
+        self.arrivals.add(from, at, total.max(0.0) - counted);
         self.newest = Some((from, total));
         self.debt = total.min(0.0);
     }
@@ -445,6 +454,24 @@ mod tests {
     fn a_replica_that_was_silent_for_a_while_is_no_surge() {
         let rate = arriving(|step| !(30..57).contains(&step), 0.0);
         assert!(rate < 4.5, "{rate}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_no_surge_and_no_standstill() {
+        for back_s in [10, 100, 1000, 5000] {
+            let mut model = ModelMemory::default();
+            let mut highest = 0.0_f64;
+            for step in 0..200 {
+                let set_back_s = if step < 100 { 0 } else { back_s };
+                let at = TimeMs((step * 5 - set_back_s) * 1000);
+                let replica = ReplicaTotals { at, finished: step as f64 * 10.0, ..ReplicaTotals::default() };
+                let shown = Shown { replicas: &[replica], held_back: 0.0, request: None, at };
+                model.observe(&shown, &mut [VariantMemory::default()]);
+                highest = highest.max(model.arrivals.arriving_per_s(0, 1.0));
+            }
+            let last = model.arrivals.arriving_per_s(0, 1.0);
+            assert!(highest < 2.5 && (1.5..2.5).contains(&last), "{back_s} s back: {highest}, {last}");
+        }
     }
 
     #[test]
