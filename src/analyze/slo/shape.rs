@@ -14,7 +14,7 @@ const HIT_MAX: f64 = 0.95;
 pub struct Requests {
     shape: Option<Shape>,
     at: Option<TimeMs>,
-    /// Spread of the prompts' and of the outputs' lengths.
+    /// Spread of the prompts' lengths.
     pub prompts: Spread,
     /// Spread of the generated lengths.
     pub outputs: Spread,
