@@ -221,9 +221,14 @@ impl Variant {
     }
 }
 
-/// What a missed request costs in costs of serving one, where a class does not say: about what holds 99 % of bursty
-/// loads within their targets.
-pub const MISS_COST_DEFAULT: f64 = 130.0;
+/// Share of the requests that are to meet the targets, where a class does not say.
+pub const ATTAINMENT_DEFAULT: f64 = 0.99;
+
+/// What a missed request costs in costs of serving one, where a class does not say: about what holds `attainment` of
+/// bursty loads within their targets, 130 for 99 %.
+pub fn miss_cost_of(attainment: f64) -> f64 {
+    (1.3 / (1.0 - attainment)).round()
+}
 
 /// A variant's service class with the targets that the class states for its model.
 #[derive(Clone, Debug, PartialEq)]
@@ -232,6 +237,8 @@ pub struct VariantSlo {
     pub class: Arc<str>,
     /// Priority, 1 (highest) to 100 (lowest).
     pub priority: u32,
+    /// Share of the requests that are to meet the targets, 0.5 to 0.9999.
+    pub attainment: f64,
     /// What a missed request costs, in costs of serving one: how much headroom `slo` keeps for surges.
     pub miss_cost: f64,
     /// Targets for this model.
@@ -350,6 +357,8 @@ pub struct ServiceClass {
     pub name: Arc<str>,
     /// Priority, 1 (highest) to 100 (lowest).
     pub priority: u32,
+    /// Share of the requests that are to meet the targets, 0.5 to 0.9999.
+    pub attainment: f64,
     /// What a missed request costs, in costs of serving one.
     pub miss_cost: f64,
     /// Targets by model ID.

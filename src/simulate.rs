@@ -37,8 +37,6 @@ use crate::config::Mode;
 
 /// Bins of the clairvoyant schedule, ms.
 const ORACLE_BIN_MS: i64 = 10_000;
-/// Share of the requests that the clairvoyant policy and the best static count serve within the targets.
-pub const GOAL: f64 = 0.99;
 /// Steps of the search for the smallest margin of the clairvoyant policy.
 const ORACLE_STEPS: u32 = 7;
 
@@ -141,7 +139,7 @@ impl PolicyName {
     }
 }
 
-/// The smallest clairvoyant schedule that reaches [`GOAL`]; the largest tried when none does.
+/// The smallest clairvoyant schedule that reaches the wanted attainment; the largest tried when none does.
 fn clairvoyant(scenario: &Scenario, progress: &mut dyn FnMut(f64)) -> Outcome {
     let demand = scenario.fluid_demand(ORACLE_BIN_MS);
     let steps = f64::from(ORACLE_STEPS + 1);
@@ -155,7 +153,7 @@ fn clairvoyant(scenario: &Scenario, progress: &mut dyn FnMut(f64)) -> Outcome {
     for step in 1..=ORACLE_STEPS {
         let middle = f64::sqrt(low * high);
         let outcome = attempt(middle, step);
-        if outcome.attainment() >= GOAL {
+        if outcome.attainment() >= scenario.attainment {
             (best, high) = (outcome, middle);
         } else {
             low = middle;
@@ -164,7 +162,7 @@ fn clairvoyant(scenario: &Scenario, progress: &mut dyn FnMut(f64)) -> Outcome {
     best
 }
 
-/// The smallest constant count that reaches [`GOAL`]; the largest allowed when none does.
+/// The smallest constant count that reaches the wanted attainment; the largest allowed when none does.
 fn best_static(scenario: &Scenario, progress: &mut dyn FnMut(f64)) -> Outcome {
     let (mut low, mut high) = scenario.replicas;
     let mut attempt = |count: u32| {
@@ -175,7 +173,7 @@ fn best_static(scenario: &Scenario, progress: &mut dyn FnMut(f64)) -> Outcome {
     while low < high {
         let middle = (low + high) / 2;
         let outcome = attempt(middle);
-        if outcome.attainment() >= GOAL {
+        if outcome.attainment() >= scenario.attainment {
             (best, high) = (Some(outcome), middle);
         } else {
             low = middle + 1;

@@ -294,7 +294,7 @@ fn a_steady_run_holds_as_many_requests_as_arrive_in_the_time_that_one_stays() {
     let trace = Pattern::parse("rate=20,duration=1h,prompt=800,output=200").unwrap().trace("steady", 1);
     let arrived = trace.requests.len() as f64;
     let profile = built_in().remove(0);
-    let common = Common { startup_ms: 60_000, scrape_ms: 5_000, replicas: (4, 4), seed: 1 };
+    let common = Common { attainment: 0.99, startup_ms: 60_000, scrape_ms: 5_000, replicas: (4, 4), seed: 1 };
     let scenario = scenario(&Arc::new(trace), &profile, SloTargets::default(), common);
     let mut fleet = Fleet::new(scenario.fleet());
     let (mut area_s, mut stayed_s, mut at_ms) = (0.0, 0.0, 0);

@@ -140,7 +140,8 @@ fn short(load: &str) -> Scenario {
     let trace = Pattern::parse(load).unwrap().trace("short", 3);
     let profile = built_in().into_iter().find(|one| one.id == "llama-3.1-8b_rtx4090").unwrap();
     let slo = SloTargets { ttft_ms: 3000.0, itl_ms: 80.0, tps: 0.0 };
-    let common = Common { startup_ms: 60_000, scrape_ms: 5_000, replicas: (1, 20), seed: 1 };
+    let common =
+        Common { attainment: 0.99, startup_ms: 60_000, scrape_ms: 5_000, replicas: (1, 20), seed: 1 };
     scenario(&Arc::new(trace), &profile, slo, common)
 }
 

@@ -6,9 +6,10 @@
 //!
 //! # Map
 //!
-//! [`arrivals`] counts what comes, [`shape`] follows what an average request is, [`surges`] what followed from levels
-//! like the present one. [`variant`] remembers a variant, [`fit`] learns its iteration time, and [`capacity`]
-//! turns that into requests per second within the targets. This file puts the terms together.
+//! [`arrivals`] counts what comes, [`shape`] follows what an average request is, [`season`] what recurs, [`surges`] what
+//! followed from levels like the present one. [`variant`] remembers a variant, [`fit`] learns its iteration time,
+//! [`capacity`] turns that into requests per second within the targets, and [`ttft`] corrects it by measured times.
+//! This file puts the terms together.
 //!
 //! # Time
 //!
@@ -18,30 +19,30 @@
 pub mod arrivals;
 pub mod capacity;
 pub mod fit;
+mod replica;
+pub mod season;
 pub mod shape;
 pub mod surges;
+pub mod ttft;
 pub mod variant;
 
 use std::collections::VecDeque;
 
 use crate::units::TimeMs;
 use arrivals::{Arrivals, BIN_MS};
-use capacity::{Capacity, Limits, Shape, capacity};
+use capacity::{Capacity, Limits, Shape, Wanted, capacity};
 use fit::Coefficients;
+use replica::Tracked;
+pub use replica::{Readings, ReplicaTotals};
+use season::Season;
 use shape::Requests;
 use surges::Surges;
 pub use variant::{Learned, VariantMemory};
 
 /// Least time between two observations of a replica, ms: shorter ones are noise.
 const OBSERVE_MS: i64 = 2_000;
-/// Least span that the fit learns from when prompts enough ended in it, and the span that is always enough, ms.
-const LEARN_MS: (i64, i64) = (10_000, 60_000);
-/// Prompts that are enough for the shorter span.
-const LEARN_PROMPTS: f64 = 20.0;
 /// A pod that appears this long after the model was first seen is new, ms; what it counted came since.
 const SETTLED_MS: i64 = 60_000;
-/// How long a replica that is silent is remembered, ms: until then it is not taken for a new one.
-const SILENT_MS: i64 = 600_000;
 /// A clock that was set back by more than this begins anew, ms; by less, the newest of the replicas may just have gone.
 const SET_BACK_MS: i64 = 150_000;
 /// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
@@ -61,41 +62,6 @@ const PATIENCE_MIN_S: f64 = 5.0;
 /// Time in which a queue that will still be there when new replicas start is to be gone, ms.
 const DRAIN_MS: f64 = 60_000.0;
 
-/// What one replica has counted since it was first seen, and its gauges.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct ReplicaTotals {
-    /// Identity that no other replica ever has.
-    pub id: (u32, i64),
-    /// Index of its variant.
-    pub variant: u32,
-    /// Time of its newest sample.
-    pub at: TimeMs,
-    /// Requests completed since it was first seen.
-    pub finished: f64,
-    /// Requests inside: running and waiting.
-    pub inside: f64,
-    /// Of those, waiting.
-    pub waiting: f64,
-    /// Prompts processed.
-    pub prompts: f64,
-    /// Requests whose generated length is known, and the sum of those lengths.
-    pub generated: (f64, f64),
-    /// Prompt tokens processed.
-    pub prompt_tokens: f64,
-    /// Of those, found in the prefix cache.
-    pub cached_tokens: f64,
-    /// Sum of the times between tokens, ms.
-    pub itl_sum_ms: f64,
-    /// Number of those times.
-    pub itl_count: f64,
-    /// Tokens in its KV cache.
-    pub kv_tokens: f64,
-    /// Size of the KV cache, tokens; 0 when not known.
-    pub kv_capacity: f64,
-    /// Sum and number of the KV readings since the fit last learned from it.
-    pub kv_readings: (f64, f64),
-}
-
 /// What is remembered of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelMemory {
@@ -110,51 +76,12 @@ pub struct ModelMemory {
     at: Option<TimeMs>,
     /// Rates to be ready for, over the longest start-up time, each larger than all after it.
     needs: VecDeque<(TimeMs, f64)>,
+    season: Season,
     surges: Surges,
     /// What surges ask for, as a factor over the rate that arrives.
     surge: Option<f64>,
     /// Arrivals less than none so far: samples of different moments; later ones make up for it.
     debt: f64,
-}
-
-/// One replica over time. The samples of one moment may come in several requests, so only what stood when newer ones
-/// came is known to be whole.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Tracked {
-    now: ReplicaTotals,
-    /// As of the newest moment that is whole.
-    whole: ReplicaTotals,
-    /// As it was when the fit last learned from it.
-    learned: ReplicaTotals,
-    is_shown: bool,
-    /// Since when it has not reported.
-    silent_since: Option<TimeMs>,
-}
-
-impl Tracked {
-    fn new(now: &ReplicaTotals) -> Self {
-        Tracked { now: *now, whole: *now, learned: *now, is_shown: true, silent_since: None }
-    }
-
-    /// Whether it is to be remembered, after all that report were seen.
-    fn outlasts(&mut self, at: TimeMs) -> bool {
-        if std::mem::take(&mut self.is_shown) {
-            return true;
-        }
-        at.since(*self.silent_since.get_or_insert(at)) < SILENT_MS
-    }
-
-    /// Lets the fit learn once the span since the last time is long enough: prompts are counted when they end, so
-    /// that over a short span a long one would count where it was not computed.
-    fn learn(&mut self, variant: &mut VariantMemory) {
-        let (old, now) = (&mut self.learned, &self.whole);
-        old.kv_readings = (old.kv_readings.0 + now.kv_tokens, old.kv_readings.1 + 1.0);
-        let (span_ms, prompts) = (now.at.since(old.at), now.prompts - old.prompts);
-        if span_ms >= LEARN_MS.1 || span_ms >= LEARN_MS.0 && prompts >= LEARN_PROMPTS {
-            variant.learn(old, now);
-            *old = *now;
-        }
-    }
 }
 
 /// What one model shows now.
@@ -168,6 +95,17 @@ pub struct Shown<'a> {
     pub request: Option<(f64, f64)>,
     /// Time of the newest sample.
     pub at: TimeMs,
+}
+
+/// What a variant is to hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Targets {
+    /// Time to first token, ms; 0 for none.
+    pub ttft_ms: f64,
+    /// Time per output token, ms; 0 for none.
+    pub itl_ms: f64,
+    /// Share of the requests that are to meet both.
+    pub attainment: f64,
 }
 
 /// What the demand is computed for.
@@ -192,6 +130,8 @@ pub struct Demand {
     pub arriving_per_s: f64,
     /// What the trend adds until new replicas are there.
     pub trend_per_s: f64,
+    /// What came an hour or a day ago, and is about to come again, beyond these.
+    pub recurring_per_s: f64,
     /// What surges as seen before, or the load's own noise while none was seen, add beyond that.
     pub surge_per_s: f64,
     /// What draining the queue adds.
@@ -207,7 +147,8 @@ pub struct Demand {
 impl Demand {
     /// The rate to be ready for: the sum of the terms, requests per s.
     pub fn ready_for_per_s(&self) -> f64 {
-        self.arriving_per_s + self.trend_per_s + self.surge_per_s + self.backlog_per_s + self.held_per_s
+        let coming = self.arriving_per_s + self.trend_per_s + self.recurring_per_s;
+        coming + self.surge_per_s + self.backlog_per_s + self.held_per_s
     }
 }
 
@@ -301,7 +242,7 @@ impl ModelMemory {
             self.requests.outputs.note(generated.0, generated.1);
             let prompts = (before.prompts - old.prompts, before.prompt_tokens - old.prompt_tokens);
             self.requests.prompts.note(prompts.0, prompts.1);
-            replica.learn(variant);
+            replica.learn(variant, self.requests.shape().as_ref());
         }
         now.finished - before.finished + now.inside - before.inside
     }
@@ -312,7 +253,7 @@ impl ModelMemory {
     }
 
     /// Capacity of one replica of a variant.
-    pub fn capacity(&self, variant: &mut VariantMemory, ttft_ms: f64, itl_ms: f64, max_seqs: f64) -> Sized {
+    pub fn capacity(&self, variant: &mut VariantMemory, targets: &Targets, max_seqs: f64) -> Sized {
         let (Some(shape), Some(time)) = (self.shape(), variant.fit.coefficients()) else {
             return Sized::Unknown;
         };
@@ -320,7 +261,14 @@ impl ModelMemory {
             return Sized::Unknown;
         }
         let max_seqs = if variant.max_seqs > 0.0 { variant.max_seqs } else { max_seqs };
-        let limits = Limits { ttft_ms, itl_ms, kv_tokens: variant.kv_capacity, max_seqs };
+        let limits = Limits {
+            wanted: Wanted::of(targets.attainment),
+            ttft: variant.ttft.correction(),
+            ttft_ms: targets.ttft_ms,
+            itl_ms: targets.itl_ms,
+            kv_tokens: variant.kv_capacity,
+            max_seqs,
+        };
         match capacity(&time, &shape, &limits) {
             Some(found) => {
                 variant.computed_per_s = found.rate_per_s;
@@ -341,16 +289,22 @@ impl ModelMemory {
         let horizon_s = ask.horizon_ms as f64 / 1000.0;
         let trend = self.arrivals.trend();
         let rise = (trend.slope_per_s2 - trend.error_per_s2).max(0.0) * horizon_s;
-        let surge = (self.surge(ask, arriving, dispersion) - rise).max(0.0);
+        self.season.note(&self.arrivals, ask.horizon_ms);
+        let expected = self.season.expected_per_s(ask.horizon_ms).unwrap_or_default();
+        let recurring = (expected - arriving - rise).max(0.0);
+        // A rise that is expected is no surge; what comes beyond it is.
+        let base = arriving.max(expected);
+        let surge = (base + self.surge(ask, base, dispersion) - arriving - rise - recurring).max(0.0);
         let speaking = self.replicas.iter().filter(|replica| replica.silent_since.is_none());
         let waiting: f64 = speaking.map(|replica| replica.now.waiting).sum::<f64>() + self.held_back;
         // What the replicas that are there or starting do not work off until new ones could help.
         let left = waiting - (ask.carried_per_s - arriving).max(0.0) * horizon_s;
         let backlog = left.max(0.0) * 1000.0 / DRAIN_MS;
-        let now = arriving + rise + surge + backlog;
+        let now = arriving + rise + recurring + surge + backlog;
         Demand {
             arriving_per_s: arriving,
             trend_per_s: rise,
+            recurring_per_s: recurring,
             surge_per_s: surge,
             backlog_per_s: backlog,
             held_per_s: self.hold(now, ask.horizon_ms) - now,
@@ -360,20 +314,20 @@ impl ModelMemory {
     }
 
     /// What surges ask for beyond the rate that arrives; the noise of the load while none has been seen.
-    fn surge(&mut self, ask: &Ask, arriving_per_s: f64, dispersion: f64) -> f64 {
+    fn surge(&mut self, ask: &Ask, base_per_s: f64, dispersion: f64) -> f64 {
         let residence_s = ask.typical.residence_s;
         let patience_s = PATIENCE.0 * ask.ttft_ms / 1000.0 + PATIENCE.1 * residence_s;
-        if self.surges.note(&self.arrivals, arriving_per_s, ask.horizon_ms, patience_s) {
+        if self.surges.note(&self.arrivals, base_per_s, ask.horizon_ms, patience_s) {
             self.surges.note_work(ask.typical.work_ms, ask.horizon_ms, residence_s);
-            self.surge = self.surges.headroom(arriving_per_s, ask.miss_cost).map(|headroom| {
+            self.surge = self.surges.headroom(base_per_s, ask.miss_cost).map(|headroom| {
                 let longer = self.surges.work_rise().min(WORK_RISE_MAX);
                 // More requests and longer ones are independent of each other.
                 headroom.ln().hypot(longer.ln()).exp()
             });
         }
         match self.surge {
-            Some(surge) => arriving_per_s * (surge - 1.0),
-            None => NOISE_SIGMAS * (dispersion * arriving_per_s / patience_s.max(PATIENCE_MIN_S)).sqrt(),
+            Some(surge) => base_per_s * (surge - 1.0),
+            None => NOISE_SIGMAS * (dispersion * base_per_s / patience_s.max(PATIENCE_MIN_S)).sqrt(),
         }
     }
 

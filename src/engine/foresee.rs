@@ -4,9 +4,11 @@ use super::Engine;
 use super::topology::{ModelId, VariantId};
 use crate::analyze::queueing::Tokens;
 use crate::analyze::slo::fit::Coefficients;
-use crate::analyze::slo::{Ask, Demand, ModelMemory, ReplicaTotals, Shown, Sized, VariantMemory, stated};
+use crate::analyze::slo::{
+    Ask, Demand, ModelMemory, ReplicaTotals, Shown, Sized, Targets, VariantMemory, stated,
+};
 use crate::analyze::tokens::SchedulerQueue;
-use crate::config::{MISS_COST_DEFAULT, ModelConfig, PerfParms, Variant};
+use crate::config::{ATTAINMENT_DEFAULT, ModelConfig, PerfParms, Variant, miss_cost_of};
 use crate::optimize::planner::{PlanVariant, Unknown, own_profile, targets};
 
 /// What is remembered of one model and its variants, while it is decided.
@@ -73,8 +75,10 @@ pub(super) fn look_ahead(
         has_targets |= targets.is_some();
         let targets = targets.unwrap_or_default();
         ttft_ms = targets.ttft_ms.max(ttft_ms);
+        let attainment = variant.config.slo.as_ref().map_or(ATTAINMENT_DEFAULT, |slo| slo.attainment);
+        let targets = Targets { ttft_ms: targets.ttft_ms, itl_ms: targets.itl_ms, attainment };
         let most = own_profile(variant.config).map_or(0.0, |profile| f64::from(profile.max_batch));
-        scratch.sized.push(model.capacity(memory, targets.ttft_ms, targets.itl_ms, most));
+        scratch.sized.push(model.capacity(memory, &targets, most));
     }
     if !has_targets {
         return Err(Unknown::Targets);
@@ -88,7 +92,8 @@ pub(super) fn look_ahead(
         return Err(Unknown::Learning);
     }
     let stated = planned.iter().filter_map(|variant| variant.config.slo.as_ref());
-    let miss_cost = stated.map(|slo| slo.miss_cost).reduce(f64::max).unwrap_or(MISS_COST_DEFAULT);
+    let miss_cost =
+        stated.map(|slo| slo.miss_cost).reduce(f64::max).unwrap_or(miss_cost_of(ATTAINMENT_DEFAULT));
     let carried = |(sized, variant): (&Sized, &PlanVariant<'_>)| {
         known(sized).map(|found| found.rate_per_s * f64::from(variant.state.current))
     };

@@ -326,15 +326,21 @@ fn totals_of(
         finished: total(RequestsFinished),
         inside: readings.value(RequestsRunning).unwrap_or(0.0) + waiting.value,
         waiting: waiting.value,
-        prompts: total(TimeToFirstTokenCount),
+        // Without that histogram a prompt counts when its request completes.
+        prompts: readings
+            .get(TimeToFirstTokenCount)
+            .or(readings.get(RequestsFinished))
+            .map_or(0.0, |it| it.total),
         generated: (total(RequestGenerationTokensCount), total(RequestGenerationTokensSum)),
         prompt_tokens: total(PromptTokens),
         cached_tokens: total(PrefixCacheHits),
         itl_sum_ms: total(InterTokenLatencySum),
         itl_count: total(InterTokenLatencyCount),
+        ttft_sum_ms: total(TimeToFirstTokenSum),
+        generation_tokens: total(GenerationTokens),
         kv_tokens: kv.value * capacity,
         kv_capacity: capacity,
-        kv_readings: (0.0, 0.0),
+        readings: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Flags of `simulate`.
 
 use super::duration_ms;
+use crate::config::ATTAINMENT_DEFAULT;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -44,6 +45,9 @@ pub struct SimulateFlags {
     /// Target of the time per output token, ms; 0 for none.
     #[arg(long = "itl-ms", value_name = "MS", default_value_t = 50.0, value_parser = target_ms, allow_negative_numbers = true)]
     pub itl: f64,
+    /// Share of the requests that are to meet the targets: what `slo` aims at, and `oracle` and `best-static` hold.
+    #[arg(long, value_name = "SHARE", default_value_t = ATTAINMENT_DEFAULT, value_parser = attainment)]
+    pub attainment: f64,
     /// Policies to compare, separated by commas; a wrong name lists what there is.
     #[arg(long, value_name = "NAMES", default_value = crate::simulate::PolicyName::DEFAULT, value_delimiter = ',')]
     pub policy: Vec<String>,
@@ -72,6 +76,14 @@ pub struct SimulateFlags {
     /// Also write a picture: one SVG file with load, replicas, queue and attainment of every policy.
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
+}
+
+/// A share of requests.
+fn attainment(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.5..=0.9999).contains(&share) => Ok(share),
+        _ => Err("must be from 0.5 to 0.9999".into()),
+    }
 }
 
 /// A target of a latency, ms.

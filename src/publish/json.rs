@@ -100,6 +100,7 @@ fn terms(demand: &Demand) -> String {
     );
     for (rate_per_s, what) in [
         (demand.trend_per_s, "for the trend"),
+        (demand.recurring_per_s, "for what came one hour or one day ago"),
         (demand.surge_per_s, "for surges as seen before"),
         (demand.backlog_per_s, "for the queue"),
         (demand.held_per_s, "held from what was needed within a start-up time"),
@@ -160,6 +161,7 @@ pub fn entry(entry: &Entry, now: TimeMs) -> Value {
         "slo": variant.slo.as_ref().map(|slo| json!({
             "class": &*slo.class,
             "priority": slo.priority,
+            "attainment": slo.attainment,
             "missCost": slo.miss_cost,
             "ttftMs": target(slo.targets.ttft_ms),
             "itlMs": target(slo.targets.itl_ms),
@@ -214,6 +216,7 @@ fn demand(demand: &Demand, capacity_per_s: Option<f64>) -> Value {
         "readyFor": term(demand.ready_for_per_s()),
         "arriving": term(demand.arriving_per_s),
         "trend": term(demand.trend_per_s),
+        "recurring": term(demand.recurring_per_s),
         "surge": term(demand.surge_per_s),
         "backlog": term(demand.backlog_per_s),
         "held": term(demand.held_per_s),

@@ -127,6 +127,7 @@ fn scenarios(flags: &SimulateFlags, problems: &mut Vec<Problem>) -> Vec<Scenario
         for variations in &traces {
             for (step, trace) in variations.iter().enumerate() {
                 let common = Common {
+                    attainment: flags.attainment,
                     startup_ms: *startup_ms,
                     scrape_ms: flags.scrape,
                     replicas: (flags.min, flags.max),

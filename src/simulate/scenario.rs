@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::problem::Problem;
 use super::profiles::NamedProfile;
 use super::trace::{Trace, TraceRequest};
-use crate::config::SloTargets;
+use crate::config::{ATTAINMENT_DEFAULT, SloTargets};
 use crate::emulate::load;
 use crate::emulate::spec::{EngineVersion, FleetSpec, ModelSpec, NodeSpec, VariantSpec};
 use crate::units::TimeMs;
@@ -31,6 +31,8 @@ pub struct Scenario {
     pub profile: NamedProfile,
     /// Targets; 0 means none.
     pub slo: SloTargets,
+    /// Share of the requests that are to meet the targets.
+    pub attainment: f64,
     /// From the creation of a replica until it is ready, ms.
     pub startup_ms: i64,
     /// Bounds of the replicas.
@@ -53,12 +55,16 @@ impl Scenario {
     pub fn summary(&self) -> String {
         let target = |ms: f64| if ms > 0.0 { format!("{ms} ms") } else { "none".to_owned() };
         format!(
-            "{} requests in {:.0} min; targets TTFT {}, ITL {}; start-up {} s, {} replicas at the start of {} to \
+            "{} requests in {:.0} min; targets TTFT {}, ITL {}{}; start-up {} s, {} replicas at the start of {} to \
              {}; seed {}",
             self.trace.requests.len(),
             self.trace.duration_ms() as f64 / 60_000.0,
             target(self.slo.ttft_ms),
             target(self.slo.itl_ms),
+            match self.attainment == ATTAINMENT_DEFAULT {
+                true => String::new(),
+                false => format!(" for {:.2} %", 100.0 * self.attainment),
+            },
             self.startup_ms as f64 / 1000.0,
             self.initial,
             self.replicas.0,

@@ -119,6 +119,7 @@ pub fn objects(scenario: &Scenario, mode: Mode) -> Vec<Value> {
     let class = json!({
         "name": "Simulated",
         "priority": 1,
+        "attainment": scenario.attainment,
         "data": [{
             "model": profile.model, "slo-tpot": scenario.slo.itl_ms, "slo-ttft": scenario.slo.ttft_ms,
         }],

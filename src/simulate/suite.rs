@@ -41,6 +41,8 @@ const PAIRINGS: &[Pairing] = &[
 /// What all scenarios of the suite share.
 #[derive(Clone, Copy, Debug)]
 pub struct Common {
+    /// Share of the requests that are to meet the targets.
+    pub attainment: f64,
     /// From the creation of a replica until it is ready, ms.
     pub startup_ms: i64,
     /// Interval at which the engines' metrics are read, ms.
@@ -78,6 +80,7 @@ pub fn scenario(trace: &Arc<Trace>, profile: &NamedProfile, slo: SloTargets, com
         trace: Trace::fitting(trace, profile.engine.max_model_len),
         profile: profile.clone(),
         slo,
+        attainment: common.attainment,
         startup_ms: common.startup_ms,
         replicas: common.replicas,
         initial: 1,

@@ -273,7 +273,8 @@ fn cpu_s() -> f64 {
 fn simulation() {
     let profile = built_in().remove(0);
     let slo = SloTargets { ttft_ms: 2000.0, itl_ms: 50.0, tps: 0.0 };
-    let common = Common { startup_ms: 110_000, scrape_ms: 5_000, replicas: (10, 10), seed: 1 };
+    let common =
+        Common { attainment: 0.99, startup_ms: 110_000, scrape_ms: 5_000, replicas: (10, 10), seed: 1 };
     for (load, rate) in [("light", 20), ("busy", 120)] {
         let pattern = format!("rate={rate},duration=20m,prompt=1200,output=250");
         let trace = Pattern::parse(&pattern).expect("the pattern is sound").trace("bench", 1);

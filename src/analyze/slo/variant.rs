@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 
 use super::ReplicaTotals;
+use super::capacity::{Shape, Ttft};
 use super::fit::{Coefficients, Fit, Operation};
+use super::ttft::TtftFit;
 use crate::units::TimeMs;
 
 /// Start-up time of a replica while none has been measured, ms.
@@ -15,6 +17,8 @@ const STARTUP_RANGE_MS: (i64, i64) = (10_000, 900_000);
 const STARTS_MAX: usize = 64;
 /// Tokens that an observation must rest on.
 const OBSERVE_TOKENS: f64 = 20.0;
+/// Requests waiting from which a replica has more than it can do.
+const OVERLOAD_WAITING: f64 = 2.0;
 /// Weight of one observation of a replica that has more than it can do.
 const OVERLOAD_SHARE: f64 = 0.1;
 /// Least correction of a capacity by what overloaded replicas get done.
@@ -31,6 +35,8 @@ const KV_FULL: f64 = 0.85;
 pub struct VariantMemory {
     /// The learned iteration time.
     pub fit: Fit,
+    /// What measured times to first token say of the computed ones.
+    pub ttft: TtftFit,
     /// KV cache of a replica, tokens; 0 while not known.
     pub kv_capacity: f64,
     startup_ms: Option<i64>,
@@ -124,7 +130,7 @@ impl VariantMemory {
         if self.computed_per_s <= 0.0 {
             return;
         }
-        if before.waiting < 2.0 || now.waiting < 2.0 {
+        if before.waiting < OVERLOAD_WAITING || now.waiting < OVERLOAD_WAITING {
             self.shortfall -= self.shortfall * (span_s / CORRECTION_S).min(1.0);
             return;
         }
@@ -148,13 +154,32 @@ impl VariantMemory {
         }
     }
 
-    /// Lets the fit take in what a replica did between two moments. `before.kv_readings` are those of that time.
+    /// Lets the times to first token of a replica that kept up between two moments correct those computed for its load.
+    pub(super) fn learn_ttft(&mut self, before: &ReplicaTotals, now: &ReplicaTotals, shape: &Shape) {
+        let Some(time) = self.fit.coefficients().filter(|_| self.fit.is_trusted()) else { return };
+        let prompts = now.prompts - before.prompts;
+        let rate_per_s = prompts * 1000.0 / now.at.since(before.at) as f64;
+        let waiting = before.readings.waiting / before.readings.count.max(1.0);
+        if waiting >= OVERLOAD_WAITING || rate_per_s <= 0.0 {
+            return;
+        }
+        let measured_ms = (now.ttft_sum_ms - before.ttft_sum_ms) / prompts;
+        self.ttft.observe(Ttft::at(&time, shape, rate_per_s).mean_ms(), measured_ms, prompts);
+    }
+
+    /// Lets the fit take in what a replica did between two moments. `before.readings` are those of that time.
     pub(super) fn learn(&mut self, before: &ReplicaTotals, now: &ReplicaTotals) {
         if now.kv_capacity > 0.0 {
             self.kv_capacity = now.kv_capacity;
         }
         let span_ms = now.at.since(before.at) as f64;
-        let (times_ms, tokens) = (now.itl_sum_ms - before.itl_sum_ms, now.itl_count - before.itl_count);
+        let readings = &before.readings;
+        let mean = |sum: f64| sum / readings.count.max(1.0);
+        let (times_ms, tokens) = match now.itl_count > 0.0 {
+            true => (now.itl_sum_ms - before.itl_sum_ms, now.itl_count - before.itl_count),
+            // Without that histogram: all that run, all the time, wait for the next token or the first.
+            false => (mean(readings.running) * span_ms, now.generation_tokens - before.generation_tokens),
+        };
         if tokens < OBSERVE_TOKENS || times_ms <= 0.0 {
             return;
         }
@@ -165,7 +190,7 @@ impl VariantMemory {
             // The times of all sequences add up to the time-average of how many there were.
             sequences: times_ms / span_ms,
             prompt_tokens: computed * iteration_ms / span_ms,
-            kv_tokens: before.kv_readings.0 / before.kv_readings.1.max(1.0),
+            kv_tokens: mean(readings.kv_tokens),
         };
         self.fit.observe(&operation, iteration_ms);
     }
@@ -173,6 +198,7 @@ impl VariantMemory {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Readings;
     use super::*;
 
     #[test]
@@ -185,6 +211,22 @@ mod tests {
         assert_eq!((variant.startup_ms(), variant.startup_ms.is_some()), (90_000, true));
         variant.note_started(TimeMs(70_000));
         assert_eq!(variant.startup_ms(), 82_500, "a shorter one is believed by and by");
+    }
+
+    #[test]
+    fn the_iteration_time_is_learned_from_generated_tokens_where_there_is_no_histogram() {
+        let mut variant = VariantMemory::default();
+        for step in 0..50 {
+            let running = f64::from(4 + step % 20);
+            let time_ms = 20.0 + 0.1 * running;
+            let readings = Readings { count: 2.0, running: 2.0 * running, ..Readings::default() };
+            let before = ReplicaTotals { at: TimeMs(0), readings, ..ReplicaTotals::default() };
+            let generation_tokens = 60_000.0 / time_ms * running;
+            variant.learn(&before, &ReplicaTotals { at: TimeMs(60_000), generation_tokens, ..before });
+        }
+        let found = variant.fit.coefficients().unwrap();
+        let at = Operation { sequences: 14.0, ..Operation::default() };
+        assert!((found.time_ms(&at) - 21.4).abs() < 0.5, "{found:?}");
     }
 
     #[test]

@@ -245,6 +245,7 @@ fn slo(book: &mut Book<'_>, draft: &Draft, classes: &BTreeMap<Arc<str>, ServiceC
     let of = |class: &ServiceClass| VariantSlo {
         class: class.name.clone(),
         priority: class.priority,
+        attainment: class.attainment,
         miss_cost: class.miss_cost,
         targets: class.targets[model],
     };

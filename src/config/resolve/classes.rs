@@ -10,11 +10,15 @@ use serde_json::Value;
 
 use super::read::{Book, Fields, Scope};
 use super::tables::{data, entries, open_entry};
-use super::value::{Checked, not_negative, positive_duration_ms, priority, show, text, truth, word};
+use super::value::{
+    Checked, attainment, not_negative, positive_duration_ms, priority, show, text, truth, word,
+};
 use crate::config::objects::{Object, parse_yaml};
-use crate::config::{Accelerator, Kept, MISS_COST_DEFAULT, MainConfig, ServiceClass, SloTargets};
+use crate::config::{
+    ATTAINMENT_DEFAULT, Accelerator, Kept, MainConfig, ServiceClass, SloTargets, miss_cost_of,
+};
 
-const CLASS: &[&str] = &["name", "priority", "missCost", "data"];
+const CLASS: &[&str] = &["name", "priority", "attainment", "missCost", "data"];
 const CLASS_ITEM: &[&str] = &["model", "slo-tpot", "slo-ttft", "slo-tps"];
 const ACCELERATOR: &[&str] = &["device", "cost"];
 /// Keys of the main configuration that mean something to us.
@@ -74,6 +78,9 @@ fn service_class(scope: &mut Scope<'_, '_>, fields: &Fields<'_>, key: &str) -> S
     let name = scope.read(fields, "name", word, "write the name of the class", Kept::Default);
     let priority =
         scope.read(fields, "priority", priority, "write 1 (highest) to 100 (lowest)", Kept::Default);
+    let fix = "write the share of requests that are to meet the targets, 0.5 to 0.9999, e.g. 0.99";
+    let attainment =
+        scope.read(fields, "attainment", attainment, fix, Kept::Default).unwrap_or(ATTAINMENT_DEFAULT);
     let fix = "write what a missed request costs in costs of serving one, a number of at least 0, e.g. 130";
     let miss_cost = scope.read(fields, "missCost", not_negative, fix, Kept::Default);
     let fix = "write a number of at least 0; 0 means no target";
@@ -86,7 +93,8 @@ fn service_class(scope: &mut Scope<'_, '_>, fields: &Fields<'_>, key: &str) -> S
     ServiceClass {
         name: name.as_deref().unwrap_or(class_key(key)).into(),
         priority: priority.unwrap_or(PRIORITY_DEFAULT),
-        miss_cost: miss_cost.unwrap_or(MISS_COST_DEFAULT),
+        attainment,
+        miss_cost: miss_cost.unwrap_or_else(|| miss_cost_of(attainment)),
         targets,
     }
 }

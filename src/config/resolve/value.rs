@@ -50,6 +50,15 @@ pub(super) fn not_negative(value: &Value) -> Checked<f64> {
     if number >= 0.0 { Ok(number + 0.0) } else { Err(format!("{} is negative", show(value))) }
 }
 
+/// A share of requests that are to meet their targets.
+pub(super) fn attainment(value: &Value) -> Checked<f64> {
+    let number = number(value)?;
+    match (0.5..=0.9999).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("{} is not between 0.5 and 0.9999", show(value))),
+    }
+}
+
 /// A number between 0 and 1.
 pub(super) fn ratio(value: &Value) -> Checked<f64> {
     let number = number(value)?;
