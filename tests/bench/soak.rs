@@ -1,12 +1,13 @@
 //! A soak of the built sidecar: `cargo bench --bench soak -- --minutes 60` (3 without it).
 //!
 //! 50,000 samples per second of a fleet whose load swings and whose pods are replaced, a configuration that
-//! changes every second, and a fault every few seconds. At the start, every five minutes and at the end:
-//! memory, latency, and whether every published count of mode `model` is the one that a fresh instance publishes
-//! that is given the configuration and the last minutes of samples alone; of mode `slo`, whose memory is longer,
-//! whether it is within bounds, from fresh input and from what was learned. After the first two checks and the last
-//! one the sidecar ends in the middle of a request (SIGKILL, SIGTERM) and comes back with its windows filled from a
-//! real Prometheus, and the counts are compared with those of before. Needs `prometheus` on the path.
+//! changes every second, and a fault every few seconds. At the start, every five minutes and at the end: memory,
+//! latency, and three comparisons of every published count. In mode `model` it is the one of a fresh instance that
+//! is given the configuration and the last minutes of samples alone. In both modes it is within bounds, from fresh
+//! input and from what was learned. And it is that of a twin that is sent the relevant samples and to which nothing
+//! happens. After the first two checks and the last one the sidecar ends in the middle of a request (SIGKILL,
+//! SIGTERM) and comes back with its windows filled from a real Prometheus, and the counts are compared with those
+//! of before. Needs `prometheus` on the path.
 
 #[allow(dead_code, reason = "shared with the engine's benchmark")]
 #[path = "fleet.rs"]
@@ -27,7 +28,7 @@ mod sidecar;
 mod world;
 
 use faults::Faults;
-use link::{Link, SIDECAR};
+use link::{Link, SIDECAR, started};
 use sidecar::Sidecar;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -104,7 +105,8 @@ fn main() {
     let (_prometheus, stored) = sidecar::prometheus(dir.path());
     let mut sidecar = Sidecar::start(&program, dir.path(), &world::files(), stored);
     let mut faults = Faults::new(sidecar.address, &sidecar.config);
-    let (mut link, mut storing) = (Link::open(sidecar.address), Link::open(stored));
+    let (_twin, twin) = started(&program, &sidecar.config, &[], &[]);
+    let [mut link, mut storing, mut beside] = [sidecar.address, stored, twin].map(Link::open);
     let mut recent: VecDeque<Vec<u8>> = VecDeque::new();
     let mut noted = Noted::default();
     let (start, mut next_check, mut checks) = (Instant::now(), FIRST_CHECK.min(length), 0);
@@ -116,6 +118,7 @@ fn main() {
         let (request, relevant) = world.next_request();
         deliver(&mut link, &request, &mut noted);
         storing.write(&relevant);
+        beside.write(&relevant);
         recent.push_back(relevant);
         if recent.len() > REMEMBERED {
             recent.pop_front();
@@ -136,7 +139,7 @@ fn main() {
         }
         let began = Instant::now();
         faults.end_all(&sidecar);
-        check::report(&sidecar, elapsed, &recent, std::mem::take(&mut noted));
+        check::report(&sidecar, twin, elapsed, &recent, std::mem::take(&mut noted));
         for asked in restarts(checks, elapsed >= length) {
             check::restart(&mut sidecar, *asked, &request);
             link = Link::open(sidecar.address);

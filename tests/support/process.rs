@@ -86,6 +86,11 @@ impl Process {
     /// Asks it to end, as Kubernetes does, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("a child can be awaited")
     }
 

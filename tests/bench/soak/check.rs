@@ -16,6 +16,9 @@ const QUERIES: usize = 200;
 /// Variants that are shown of those with something to see.
 const SHOWN: usize = 3;
 
+/// Fault of the input of a variant one of whose pods was replaced and has not been scraped yet.
+const SILENT: &str = "replicas_silent";
+
 /// What is published of a variant.
 struct Seen {
     mode: String,
@@ -28,7 +31,7 @@ struct Seen {
 /// Names of the columns.
 pub fn heading() {
     println!(
-        "{:>6} {:>6} {:>8} {:>9} {:>8} {:>17} {:>17} {:>14} {:>12}  since the check before",
+        "{:>6} {:>6} {:>8} {:>9} {:>8} {:>17} {:>17} {:>14} {:>10} {:>22}  since the check before",
         "min",
         "age",
         "RSS MB",
@@ -37,7 +40,8 @@ pub fn heading() {
         "write p50/p99 ms",
         "query p50/p99 ms",
         "model differs",
-        "slo wrong",
+        "wrong",
+        "twin: model, slo, > 1",
     );
 }
 
@@ -51,13 +55,19 @@ fn minutes(time: Duration) -> f64 {
     time.as_secs_f64() / 60.0
 }
 
+/// What the sidecar finds wrong with the input of a variant.
+fn faults(entry: &Value) -> impl Iterator<Item = &str> {
+    let faults = entry["input"]["faults"].as_array().into_iter().flatten();
+    faults.map(|fault| fault["reason"].as_str().unwrap_or_default())
+}
+
 /// What is wrong with what is published of a variant, if anything is.
 fn wrong(entry: &Value, desired: u64) -> Option<String> {
     let finite = |path: &str| entry.pointer(path).and_then(Value::as_f64).is_some_and(f64::is_finite);
     let bound = |name: &str, without: u64| entry[name].as_u64().unwrap_or(without);
     if !(bound("minReplicas", 1).max(1)..=bound("maxReplicas", u64::MAX)).contains(&desired) {
         Some(format!("{desired} is out of bounds"))
-    } else if entry["input"]["healthy"] != true {
+    } else if faults(entry).any(|fault| fault != SILENT) {
         Some(format!("input: {}", entry["input"]["faults"]))
     } else if !entry["decision"]["fallback"].is_null() {
         Some(format!("fallback: {}", entry["decision"]["fallback"]))
@@ -103,6 +113,12 @@ fn apart<'a>(
     differing.map(|(name, _)| name).collect()
 }
 
+/// How many counts differ: in mode `model`, in `slo`, and there by more than one.
+fn compared(one: &BTreeMap<String, Seen>, other: &BTreeMap<String, Seen>) -> String {
+    let differing = [("model", 0), ("slo", 0), ("slo", 1)];
+    differing.map(|(mode, tolerance)| apart(mode, one, other, tolerance).len().to_string()).join(", ")
+}
+
 fn show(names: &[&String], boards: [(&str, &BTreeMap<String, Seen>); 2]) {
     for name in names.iter().take(SHOWN) {
         for (which, board) in boards {
@@ -112,12 +128,18 @@ fn show(names: &[&String], boards: [(&str, &BTreeMap<String, Seen>); 2]) {
     }
 }
 
-/// Prints a line. Counts of mode `model` are those of a fresh instance; those of `slo`, which remembers more than
-/// a fresh instance can be told, are in order.
-pub fn report(sidecar: &Sidecar, elapsed: Duration, recent: &VecDeque<Vec<u8>>, mut noted: Noted) {
+/// Prints a line. Counts of mode `model` are those of a fresh instance; all are in order, and they are compared with
+/// those of the twin to which nothing has happened.
+pub fn report(
+    sidecar: &Sidecar,
+    twin: SocketAddr,
+    elapsed: Duration,
+    recent: &VecDeque<Vec<u8>>,
+    mut noted: Noted,
+) {
     let said = Link::open(sidecar.address).read(&reload());
     assert!(said.contains(" 0 problems"), "{said}");
-    let published = seen(sidecar.address);
+    let (published, twin) = (seen(sidecar.address), seen(twin));
     let (_process, fresh_address) = fresh(sidecar, recent);
     let fresh = seen(fresh_address);
     let of_mode = |mode: &str| published.values().filter(|seen| seen.mode == mode).count();
@@ -125,7 +147,7 @@ pub fn report(sidecar: &Sidecar, elapsed: Duration, recent: &VecDeque<Vec<u8>>, 
     let wrong: Vec<_> = published.iter().filter(|(_, seen)| seen.wrong.is_some()).collect();
     let mut query_ms = queries(sidecar.address);
     println!(
-        "{:>6.1} {:>6.1} {:>8.1} {:>9.1} {:>8} {:>17} {:>17} {:>14} {:>12}  {} pods replaced, {} configurations, \
+        "{:>6.1} {:>6.1} {:>8.1} {:>9.1} {:>8} {:>17} {:>17} {:>14} {:>10} {:>22}  {} pods replaced, {} configurations, \
          refused {:?}, faults {}, records {}",
         minutes(elapsed),
         minutes(sidecar.age()),
@@ -135,7 +157,8 @@ pub fn report(sidecar: &Sidecar, elapsed: Duration, recent: &VecDeque<Vec<u8>>, 
         quantiles(&mut noted.write_ms),
         quantiles(&mut query_ms),
         format!("{} of {}", differing.len(), of_mode("model")),
-        format!("{} of {}", wrong.len(), of_mode("slo")),
+        format!("{} of {}", wrong.len(), published.len()),
+        compared(&published, &twin),
         noted.replaced,
         noted.changes,
         noted.refused,
@@ -148,6 +171,7 @@ pub fn report(sidecar: &Sidecar, elapsed: Duration, recent: &VecDeque<Vec<u8>>, 
         assert!(counts.len() > 1, "the load swings, so counts differ: {mode} {counts:?}");
     }
     show(&differing, [("published", &published), ("of the fresh one", &fresh)]);
+    show(&apart("slo", &published, &twin, 1), [("published", &published), ("of the twin", &twin)]);
     for (name, seen) in wrong.iter().take(SHOWN) {
         println!("       {name} ({}): {}", seen.mode, seen.wrong.as_deref().unwrap_or_default());
     }
@@ -158,20 +182,17 @@ pub fn restart(sidecar: &mut Sidecar, asked: bool, request: &[u8]) {
     let before = seen(sidecar.address);
     let restart = sidecar.restart(asked, request);
     let after = seen(sidecar.address);
-    let all_of = |mode: &str, tolerance: u64| apart(mode, &before, &after, tolerance).len();
     let backfilled = metric(sidecar.address, "inferno_sidecar_backfill_samples_total");
     println!(
         "{:>6} after {}: ended in {:.0} ms, {:.1} MB, taken after {:.0} ms and {} attempts with {backfilled} samples \
-         of before; other counts: model {}, slo {}, by more than one {}",
+         of before; other counts (model, slo, slo by more than one): {}",
         "",
         if asked { "SIGTERM" } else { "SIGKILL" },
         restart.ended_ms,
         sidecar.process.resident_kib() as f64 / 1024.0,
         restart.back_ms,
         restart.attempts,
-        all_of("model", 0),
-        all_of("slo", 0),
-        all_of("slo", 1),
+        compared(&before, &after),
     );
     show(&apart("model", &before, &after, 0), [("before", &before), ("after", &after)]);
     show(&apart("slo", &before, &after, 1), [("before", &before), ("after", &after)]);

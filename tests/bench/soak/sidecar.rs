@@ -77,7 +77,7 @@ impl Sidecar {
             link.send(second);
             let (status, body) = link.answer();
             assert_eq!(status, 204, "{}", String::from_utf8_lossy(&body));
-            let status = self.process.terminate();
+            let status = self.process.wait();
             assert!(status.success(), "told to end, it ends with {status}");
         } else {
             self.process.kill();
