@@ -120,6 +120,7 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
         sample_clock: settings.clock == Clock::Samples,
         to_be_filled: backfill.is_some(),
         shard: settings.cluster.shard,
+        series_max: settings.limits.series,
         ..Setup::default()
     };
     let (recorder, recording) = start_recorder(settings.tape.clone(), setup)?;

@@ -147,8 +147,12 @@ const _: () = assert!(
 pub const WRITE_BODY_MAX_S: u64 = 30;
 /// Seconds after which a refused sender is asked to try again.
 pub const RETRY_AFTER_S: u64 = 1;
-/// Most open connections; further ones wait in the listener's backlog.
+/// Most open connections that are served.
 pub const CONNECTIONS_MAX: usize = 1024;
+/// Most connections beyond them that are answered 503; further ones wait in the listener's backlog.
+pub const TURNED_AWAY_MAX: usize = 256;
+/// Longest time that such a connection may last, seconds.
+pub const TURNED_AWAY_MAX_S: u64 = 20;
 /// Longest wait for a request's headers on an open connection, seconds. Prometheus sends metadata once a
 /// minute, so a live sender's connection is never idle for longer.
 pub const HEADER_READ_MAX_S: u64 = 120;
@@ -164,6 +168,7 @@ pub const CONNECTION_IDLE_MAX_S: u64 = 180;
 /// A connection whose other end takes nothing of an answer for this long is closed, seconds.
 pub const CONNECTION_STALL_MAX_S: u64 = 30;
 const _: () = assert!(CONNECTION_OPENING_MAX_S < HEADER_READ_MAX_S);
+const _: () = assert!(CONNECTION_OPENING_MAX_S + DRAINED_MAX_S < TURNED_AWAY_MAX_S);
 const _: () = assert!(HEADER_READ_MAX_S + 20 < CONNECTION_IDLE_MAX_S, "a ping and its answer must fit");
 /// Most bytes of a refused request's body that are still taken in, so that the answer arrives.
 pub const DRAINED_MAX_BYTES: usize = 1 << 20;

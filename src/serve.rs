@@ -11,6 +11,7 @@ mod form;
 mod keda;
 mod own;
 mod page;
+mod places;
 mod query;
 mod read;
 pub mod rotation;

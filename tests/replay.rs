@@ -15,6 +15,7 @@ use inferno_sidecar::emulate::Collector;
 use inferno_sidecar::emulate::fleet::Fleet;
 use inferno_sidecar::emulate::standard::{self, CONFIG_YAML, StandardOptions};
 use inferno_sidecar::engine::Engine;
+use inferno_sidecar::limits::SERIES_MAX;
 use inferno_sidecar::proto::WriteRequest;
 use inferno_sidecar::recorder::RecordSettings;
 use inferno_sidecar::replay::{Outcome, play};
@@ -241,21 +242,23 @@ async fn what_was_answered_before_a_crash_is_recorded() {
     assert_eq!(outcome.exact, outcome.publications, "{:?}", outcome.first_difference);
 }
 
-/// A run on the machine's clock, with a configuration that changes, breaks and mends on the way.
-async fn wall_run(dir: &Path, seed: u64) {
+/// A run on the machine's clock, with a configuration that changes, breaks and mends on the way. Returns how many
+/// samples found no room among `series_max` series.
+async fn wall_run(dir: &Path, seed: u64, series_max: usize) -> u64 {
     let setup = Setup {
         dir: dir.to_owned(),
         max_bytes: 64 << 20,
         dialects: Vec::new(),
         sample_clock: false,
         started: wall_now() + seed as i64,
+        series_max,
         ..Setup::default()
     };
     let (recorder, recording) = Recorder::start(setup).unwrap();
-    let engine = Engine::new(Arc::new(Dialects::built_in()));
+    let engine = Engine::new(Arc::new(Dialects::built_in())).with_series_max(series_max);
     let (engine, _thread) =
         runner::spawn_recorded(engine, Clock::Wall, RecordSettings::default(), Some(recorder)).unwrap();
-    let mut resolved = Resolved::default();
+    let (mut resolved, mut no_room) = (Resolved::default(), 0);
     let start = TimeMs(wall_now().0 - 60_000);
     let mut fleet =
         Fleet::new(standard::spec(&StandardOptions { start, seed, ..StandardOptions::default() }));
@@ -282,9 +285,12 @@ async fn wall_run(dir: &Path, seed: u64) {
         let message = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
         let len = message.len();
         let done = engine.write(Version::V1, message, len).unwrap().await.unwrap();
-        assert_eq!(done.outcome.unwrap().rejected, 0);
+        let report = done.outcome.unwrap();
+        assert_eq!(report.rejected, 0);
+        no_room += report.no_room;
     }
     recording.close(Duration::from_secs(10));
+    no_room
 }
 
 /// A run of an engine that is filled first, whose cluster changes on the way; `cut` begins many segments.
@@ -365,11 +371,20 @@ async fn a_recording_without_its_beginning_carries_the_cluster_and_the_end_of_th
 #[tokio::test]
 async fn reconfigurations_and_restarts_are_reproduced() {
     let dir = tempfile::tempdir().unwrap();
-    wall_run(dir.path(), 1).await;
-    wall_run(dir.path(), 2).await;
+    wall_run(dir.path(), 1, SERIES_MAX).await;
+    wall_run(dir.path(), 2, SERIES_MAX).await;
     let outcome: Outcome = play(dir.path(), None).unwrap();
     assert_eq!((outcome.runs, outcome.configurations, outcome.writes), (2, 8, 120));
     assert!(outcome.is_complete(), "{outcome:?}");
     assert_eq!(outcome.exact, outcome.publications, "{:?}", outcome.first_difference);
     assert!(outcome.publications >= 120);
+}
+
+#[tokio::test]
+async fn a_run_at_its_limit_of_series_is_reproduced() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(wall_run(dir.path(), 1, 40).await > 0, "some series found no room");
+    let outcome = play(dir.path(), None).unwrap();
+    assert!(outcome.is_complete() && outcome.publications > 20, "{outcome:?}");
+    assert_eq!(outcome.exact, outcome.publications, "{:?}", outcome.first_difference);
 }

@@ -1,11 +1,11 @@
 //! From stored series to write requests in the order of time.
 
 use super::SourceError;
+use super::source::Stored;
 use crate::limits::{BACKFILL_BATCH_MS, BACKFILL_REQUEST_BYTES};
-use crate::proto::TimeSeries;
 use crate::runner::{Handle, RunnerError};
 use crate::wire::Version;
-use prost::Message;
+use bytes::Bytes;
 use prost::encoding::encode_varint;
 use std::time::Duration;
 
@@ -30,20 +30,20 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Replay {
     /// Encoded labels by series.
-    labels: Vec<Vec<u8>>,
+    labels: Vec<Bytes>,
     /// Time, series, value, latest first.
     rest: Vec<(i64, u32, f64)>,
 }
 
 impl Replay {
     /// Takes series apart.
-    pub fn new(series: Vec<TimeSeries>) -> Self {
+    pub fn new(series: Vec<Stored>) -> Self {
         let mut labels = Vec::with_capacity(series.len());
         let mut rest = Vec::with_capacity(series.iter().map(|series| series.samples.len()).sum());
-        for TimeSeries { labels: pairs, samples, .. } in series {
+        for stored in series {
             let index = labels.len() as u32;
-            labels.push(TimeSeries { labels: pairs, ..TimeSeries::default() }.encode_to_vec());
-            rest.extend(samples.iter().map(|sample| (sample.timestamp, index, sample.value)));
+            labels.push(stored.labels);
+            rest.extend(stored.samples.iter().map(|(time, value)| (*time, index, *value)));
         }
         // By series within one time, as a scrape has them.
         rest.sort_unstable_by_key(|(time, index, _)| std::cmp::Reverse((*time, *index)));
@@ -96,14 +96,17 @@ pub async fn write(engine: &Handle, batch: &Batch) -> Result<(), SourceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Label, Sample, WriteRequest};
+    use crate::proto::{Label, TimeSeries, WriteRequest};
+    use prost::Message;
 
     #[test]
     fn samples_are_written_in_the_order_of_time() {
-        let series = |name: &str, times: &[i64]| TimeSeries {
-            labels: vec![Label { name: "__name__".into(), value: name.into() }],
-            samples: times.iter().map(|time| Sample { value: *time as f64, timestamp: *time }).collect(),
-            ..TimeSeries::default()
+        let series = |name: &str, times: &[i64]| {
+            let labels = vec![Label { name: "__name__".into(), value: name.into() }];
+            Stored {
+                labels: TimeSeries { labels, ..TimeSeries::default() }.encode_to_vec().into(),
+                samples: times.iter().map(|time| (*time, *time as f64)).collect(),
+            }
         };
         let mut replay =
             Replay::new(vec![series("a", &[1_000, 16_000, 31_000]), series("b", &[1_400, 2_100])]);

@@ -25,7 +25,7 @@ pub struct LimitFlags {
     /// Most memory of what is kept for queries of the past; the oldest part makes room [default: 256MiB].
     #[arg(long, value_name = "SIZE", env = "INFERNO_RETENTION_SIZE")]
     retention_size: Option<String>,
-    /// Most open connections of a listener; further ones wait [default: 1024].
+    /// Most open connections of a listener; further ones are answered 503 [default: 1024].
     #[arg(long, value_name = "COUNT", env = "INFERNO_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
     /// Most open streams of KEDA's push triggers; further ones are refused [default: 20000].

@@ -82,9 +82,9 @@ pub fn play(dir: &Path, with: Option<Resolved>) -> anyhow::Result<Outcome> {
         dir.display()
     );
     let mut player = Player::new(with)?;
-    let mut last_number = None;
+    let mut last_number: Option<u64> = None;
     for (number, path) in segments {
-        if last_number.is_some_and(|last| last + 1 != number) {
+        if last_number.is_some_and(|last| last.saturating_add(1) != number) {
             player.miss(1);
         }
         last_number = Some(number);
@@ -121,15 +121,17 @@ impl Side {
         }
     }
 
-    fn restart(&mut self, dialects: &Arc<Dialects>, filling: bool) {
+    fn restart(&mut self, dialects: &Arc<Dialects>, start: &pb::Start) {
         if let Some(at) = self.board.stream_time {
             self.tally.end_all(at);
         }
         let tally = std::mem::take(&mut self.tally);
         *self = Side { tally, ..Side::new(dialects) };
-        if filling {
-            self.engine = Engine::new(dialects.clone()).to_be_filled();
+        let mut engine = Engine::new(dialects.clone());
+        if let Some(series_max) = usize::try_from(start.series_max).ok().filter(|max| *max > 0) {
+            engine = engine.with_series_max(series_max);
         }
+        self.engine = if start.filling { engine.to_be_filled() } else { engine };
     }
 
     fn configure(&mut self, resolved: Resolved, shard: Shard) {
@@ -201,7 +203,7 @@ impl Player {
 
     /// Records are missing; what is carried along next may be news.
     fn miss(&mut self, records: u64) {
-        self.outcome.missing += records;
+        self.outcome.missing = self.outcome.missing.saturating_add(records);
         (self.configured, self.mirrored) = (false, false);
     }
 
@@ -211,7 +213,7 @@ impl Player {
     }
 
     fn start(&mut self, start: pb::Start) -> anyhow::Result<()> {
-        self.outcome.versions.insert(start.version);
+        self.outcome.versions.insert(start.version.clone());
         let cut_off = std::mem::take(&mut self.cut_off);
         if self.run_ms == Some(start.run_ms) && !start.fresh {
             if cut_off {
@@ -231,7 +233,7 @@ impl Player {
         self.outcome.runs += 1;
         let tables: Vec<&str> = start.dialects.iter().map(String::as_str).collect();
         let dialects = Arc::new(Dialects::with_extra(&tables)?);
-        self.each(|side| side.restart(&dialects, start.filling));
+        self.each(|side| side.restart(&dialects, &start));
         self.shard = Shard { index: start.shard_index, count: start.shard_count.max(1) };
         if let (Some(other), Some(with)) = (&mut self.other, &self.with) {
             other.configure(with.clone(), self.shard);

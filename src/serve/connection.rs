@@ -1,11 +1,12 @@
 //! Connections of a listener: how many, how long each step may take, TLS, and their end.
 
+use super::places::{Place, Places, turned_away};
 use super::rotation::Current;
 use super::tls::Peer;
 use crate::limits::{
     CONNECTION_IDLE_MAX_S, CONNECTION_OPENING_MAX_S, CONNECTION_STALL_MAX_S, CONNECTIONS_MAX,
     DRAINED_MAX_BYTES, DRAINED_MAX_S, HEADER_READ_MAX_S, HEADERS_MAX, HEADERS_MAX_BYTES, SHUTDOWN_GRACE_S,
-    STREAMS_PER_CONNECTION_MAX,
+    STREAMS_PER_CONNECTION_MAX, TURNED_AWAY_MAX_S,
 };
 use axum::Router;
 use axum::body::Body;
@@ -56,7 +57,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     serve_on(listener, None, connections, router, shutdown).await;
 }
 
-/// The same with TLS, where there are settings for it, and with at most so many connections. Every request carries its [`Peer`] as an extension.
+/// The same with TLS, where there are settings for it, and with at most so many connections; further ones are
+/// answered 503. Every request carries its [`Peer`] as an extension.
 pub async fn serve_on(
     listener: TcpListener,
     tls: Option<Current<ServerConfig>>,
@@ -65,14 +67,10 @@ pub async fn serve_on(
     shutdown: impl Future<Output = ()>,
 ) {
     let (open_until_dropped, closing) = watch::channel(());
-    let server = Arc::new(Server { router, closing, builder: builder(), tls });
-    let open = GracefulShutdown::new();
+    let server = Arc::new(Server { router, turned_away: turned_away(), closing, builder: builder(), tls });
+    let (places, open) = (Places::new(connections), GracefulShutdown::new());
     tokio::pin!(shutdown);
     loop {
-        let permit = tokio::select! {
-            () = &mut shutdown => break,
-            permit = connections.clone().acquire_owned() => permit,
-        };
         let stream = tokio::select! {
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
@@ -85,13 +83,14 @@ pub async fn serve_on(
                 }
             },
         };
+        let place = tokio::select! {
+            () = &mut shutdown => break,
+            place = places.next() => place,
+        };
         // Answers are small and latency is the point.
         let _ = stream.set_nodelay(true);
         let (server, watcher) = (server.clone(), open.watcher());
-        tokio::spawn(async move {
-            server.connection(stream, watcher).await;
-            drop(permit);
-        });
+        tokio::spawn(async move { server.connection(stream, watcher, place).await });
     }
     drop(listener);
     drop(open_until_dropped);
@@ -119,16 +118,27 @@ fn builder() -> auto::Builder<TokioExecutor> {
 
 struct Server {
     router: Router,
+    turned_away: Router,
     closing: watch::Receiver<()>,
     builder: auto::Builder<TokioExecutor>,
     tls: Option<Current<ServerConfig>>,
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, watcher: Watcher) {
+    /// Serves a connection that has a place, or answers that there is none.
+    async fn connection(&self, stream: TcpStream, watcher: Watcher, place: Place) {
+        if place.is_served {
+            return self.open(stream, watcher, &self.router).await;
+        }
+        let limit = Duration::from_secs(TURNED_AWAY_MAX_S);
+        // One that has not read its answer by then loses it.
+        let _ = tokio::time::timeout(limit, self.open(stream, watcher, &self.turned_away)).await;
+    }
+
+    async fn open(&self, stream: TcpStream, watcher: Watcher, router: &Router) {
         // The settings of this moment: a rotated certificate counts from the next connection on.
         let Some(tls) = self.tls.as_ref().map(|current| current.load_full()) else {
-            return self.drive(stream, Peer::default(), watcher).await;
+            return self.drive(stream, Peer::default(), watcher, router).await;
         };
         let handshake = TlsAcceptor::from(tls).accept(stream);
         let limit = Duration::from_secs(CONNECTION_OPENING_MAX_S);
@@ -136,7 +146,7 @@ impl Server {
             Ok(Ok(stream)) => {
                 let chain = stream.get_ref().1.peer_certificates();
                 let chain = chain.map(|chain| chain.iter().map(|der| der.clone().into_owned()).collect());
-                self.drive(stream, Peer { chain }, watcher).await;
+                self.drive(stream, Peer { chain }, watcher, router).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake not done in time"),
@@ -148,11 +158,12 @@ impl Server {
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Peer,
         watcher: Watcher,
+        router: &Router,
     ) {
         let closing = Closing(self.closing.clone());
         let has_begun = Arc::new(AtomicBool::new(false));
         let begun = has_begun.clone();
-        let service = self.router.clone().map_request(move |mut request: Request<Incoming>| {
+        let service = router.clone().map_request(move |mut request: Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
             single_slashes(&mut request);
             request.extensions_mut().insert(closing.clone());

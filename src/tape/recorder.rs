@@ -42,6 +42,8 @@ pub struct Setup {
     pub to_be_filled: bool,
     /// The part of the models that is decided.
     pub shard: Shard,
+    /// Most live series that the engine takes; 0 where nobody has set it.
+    pub series_max: usize,
     /// Start of the process.
     pub started: TimeMs,
 }
@@ -302,6 +304,7 @@ impl Writer {
             filling: self.filling,
             shard_index: self.setup.shard.index,
             shard_count: self.setup.shard.count,
+            series_max: self.setup.series_max as u64,
         };
         let mut head = Vec::new();
         frame(Event::Start(start), &mut head);

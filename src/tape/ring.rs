@@ -90,7 +90,7 @@ impl Ring {
                 _ => drop(self.segments.pop_front()),
             }
         }
-        let number = self.segments.back().map_or(1, |(number, _)| number + 1);
+        let number = self.segments.back().map_or(1, |(number, _)| number.saturating_add(1));
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(self.path(number))?;
         let mut file = BufWriter::new(file);
         self.segments.push_back((number, segment::MAGIC.len() as u64));

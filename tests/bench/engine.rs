@@ -2,9 +2,10 @@
 //!
 //! Time per event on warmed-up fleets of several sizes, rendering, and the cost of taking in samples beside the
 //! snappy decompression of the same bytes. One part alone: `cargo bench --bench engine -- ingest` (or `batches`,
-//! `everything`, `record`, `memory`, `simulate`). One batch: what one pod reports in a scrape, written and published;
-//! pods take turns as they would in a fleet of that size that is scraped every 15 s.
+//! `everything`, `record`, `memory`, `churn`, `simulate`). One batch: what one pod reports in a scrape, written and
+//! published; pods take turns as they would in a fleet of that size that is scraped every 15 s.
 
+mod churn;
 mod fleet;
 #[path = "../support/table.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
@@ -303,6 +304,9 @@ fn main() {
     // First, because a process does not give back all that it once needed.
     if is_asked("memory") {
         memory();
+    }
+    if is_asked("churn") {
+        churn::churn();
     }
     for mode in ["saturation", "model", "hybrid", "slo"].into_iter().filter(|_| is_asked("batches")) {
         let mut smallest = None;

@@ -3,6 +3,7 @@
 //! `oracle` holds that incremental results equal recomputation from scratch; `replay` that the same
 //! stream gives the same boards.
 
+mod churn;
 mod input;
 mod inventory;
 mod joins;

@@ -6,7 +6,7 @@ use crate::support::{config_entry, inventory, scale_to_zero, thresholds, variant
 pub const CONFIGURATIONS: usize = 33;
 
 /// Two variants of model m and one of n that can be sized, under a mode.
-fn sized(mode: &str) -> String {
+pub fn sized(mode: &str) -> String {
     let profile = |alpha: &str| {
         format!(
             ", modelProfile: {{accelerators: [{{acc: H100, accCount: 1, maxBatchSize: 8, perfParms: \

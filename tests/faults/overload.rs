@@ -4,7 +4,7 @@
 use crate::client::get;
 use crate::fleet::Fleet;
 use crate::real::Prometheus;
-use crate::sidecar::{Scrape, Sidecar, write_request};
+use crate::sidecar::{Scrape, Sidecar, write, write_request};
 use crate::{TURN, all_along, now_ms, wait_for};
 use axum::body::Body;
 use http_body_util::BodyExt;
@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -157,4 +158,42 @@ async fn under_twice_the_load_it_can_take_nothing_is_lost_and_decisions_go_on() 
     assert!(refused > taken, "{refused} refused, {taken} taken: less than twice what it takes");
     // What is under way, and twice that for all else.
     assert!(highest_kib * 1024 < 3 * WRITE_INFLIGHT_MAX_BYTES as u64, "{highest_kib} KiB");
+}
+
+/// Connections that are served in the test below.
+const PLACES: &str = "8";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_the_limit_are_told_to_try_again() {
+    let _turn = TURN.lock().await;
+    let sidecar = Sidecar::start_with(&[], &["--max-connections", PLACES], |_| ()).await;
+    assert_eq!(sidecar.write(&Scrape::now(2, 0.5, 2.0)).await.status, 204);
+    let mut held = Vec::new();
+    while held.len().to_string() != PLACES {
+        let mut stream = TcpStream::connect(sidecar.address).await.expect("it listens");
+        stream.write_all(b"GET /-/ready HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it reads");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("it answers");
+        // The connection of the write before may still be closing.
+        if &head[9..] == b"200" {
+            held.push(stream);
+        }
+    }
+    let large = vec![0xa5; 300_000];
+    let senders: Vec<_> = (0..500).map(|_| tokio::spawn(write(sidecar.address, large.clone()))).collect();
+    for sender in senders {
+        let answer = sender.await.expect("no sender panics").expect("every sender is answered");
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"), "{}", answer.text());
+        assert!(answer.text().contains("--max-connections"), "{}", answer.text());
+    }
+    let [healthy, ready] = ["/-/healthy", "/-/ready"].map(|path| get(sidecar.address, path));
+    assert_eq!(healthy.await.expect("an answer").status, 200, "a busy process is not a dead one");
+    assert_eq!(ready.await.expect("an answer").status, 503);
+    sidecar.process.line("all connections are in use").await;
+    drop(held);
+    wait_for("a place that became free", async || {
+        (write(sidecar.address, Scrape::now(2, 0.95, 9.0).body()).await.ok()?.status == 204).then_some(())
+    })
+    .await;
+    sidecar.until_desired(3).await;
 }

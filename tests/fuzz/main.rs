@@ -11,8 +11,13 @@ mod table;
 
 mod mutate;
 mod operations;
+mod recordings;
 mod requests;
+mod surface;
 mod texts;
+#[allow(dead_code, reason = "shared with the engine's tests")]
+#[path = "../engine/worlds.rs"]
+mod worlds;
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64;

@@ -4,11 +4,16 @@ use crate::attempts;
 use crate::support::{
     NAMESPACE, Pod, Scrape, World, at, inventory, scale_to_zero, stale, thresholds, variant,
 };
+use crate::worlds;
 use inferno_sidecar::wire::Version;
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
+/// One of the oracle's configurations, of every mode, or one put together here.
 fn configuration(random: &mut Pcg64) -> String {
+    if random.random_bool(0.5) {
+        return worlds::configuration(random.random_range(0..worlds::CONFIGURATIONS));
+    }
     let mut all = variant("a", "m", "");
     let mut also = |text: String| {
         if random.random_bool(0.5) {

@@ -84,9 +84,19 @@ impl Process {
     }
 
     /// Asks it to end, as Kubernetes does, and waits until it has.
-    pub fn terminate(&mut self) {
+    pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
-        let _ = self.child.wait();
+        self.wait()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child can be awaited")
+    }
+
+    /// Its number in the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it has ended by itself.

@@ -2,7 +2,7 @@
 
 use crate::fleet::namespace;
 use crate::link::{Link, get};
-use crate::process::Process;
+use crate::sidecar::Sidecar;
 use crate::world::{REQUESTS_PER_S, VARIANTS, World};
 use inferno_sidecar::runner::wall_now;
 use std::fmt::Write as _;
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const CHANGED: usize = 20;
 /// Requests for which the folder of the configuration is away.
 const AWAY: usize = 3 * REQUESTS_PER_S;
+/// Requests for which the disk of the recording is full.
+const FULL: usize = 5 * REQUESTS_PER_S;
 /// Time for which the process is stopped.
 const STOPPED: Duration = Duration::from_secs(2);
 
@@ -25,13 +27,22 @@ pub struct Faults {
     next: usize,
     /// Request at which the folder comes back.
     away_until: Option<usize>,
+    /// Request at which the disk has room again.
+    full_until: Option<usize>,
     /// Connections on which nothing follows.
     idle: Vec<Link>,
 }
 
 impl Faults {
     pub fn new(address: SocketAddr, config: &Path) -> Self {
-        Faults { address, config: config.to_owned(), next: 0, away_until: None, idle: Vec::new() }
+        Faults {
+            address,
+            config: config.to_owned(),
+            next: 0,
+            away_until: None,
+            full_until: None,
+            idle: Vec::new(),
+        }
     }
 
     fn elsewhere(&self) -> PathBuf {
@@ -58,14 +69,18 @@ impl Faults {
     }
 
     /// Brings back what was away for long enough.
-    pub fn end_what_is_due(&mut self, number: usize) {
-        if self.away_until.is_some_and(|until| number >= until) {
-            self.end_all();
+    pub fn end_what_is_due(&mut self, number: usize, sidecar: &Sidecar) {
+        let is_due = |until: Option<usize>| until.is_some_and(|until| number >= until);
+        if is_due(self.away_until) || is_due(self.full_until) {
+            self.end_all(sidecar);
         }
     }
 
     /// Ends every fault that goes on.
-    pub fn end_all(&mut self) {
+    pub fn end_all(&mut self, sidecar: &Sidecar) {
+        if self.full_until.take().is_some() {
+            sidecar.free_disk();
+        }
         if self.away_until.take().is_some() {
             fs::rename(self.elsewhere(), &self.config).expect("the folder comes back");
         }
@@ -78,7 +93,7 @@ impl Faults {
         &mut self,
         number: usize,
         request: &[u8],
-        process: &Process,
+        sidecar: &Sidecar,
         world: &mut World,
     ) -> &'static str {
         self.next += 1;
@@ -88,7 +103,7 @@ impl Faults {
             let (status, body) = link.answer();
             assert_eq!(status, wanted, "{}", String::from_utf8_lossy(&body));
         };
-        match self.next % 9 {
+        match self.next % 10 {
             0 => {
                 Link::open(self.address).send(&request[..request.len() / 2]);
                 "sender dies within a request"
@@ -124,11 +139,16 @@ impl Faults {
             }
             7 => {
                 let began = Instant::now();
-                process.signal("STOP");
+                sidecar.process.signal("STOP");
                 sleep(STOPPED);
-                process.signal("CONT");
+                sidecar.process.signal("CONT");
                 world.paused += began.elapsed();
                 "process stopped for 2 s"
+            }
+            8 => {
+                assert!(sidecar.fill_disk(), "the disk of the recording is reached");
+                self.full_until = Some(number + FULL);
+                "no room on the disk of the recording for 5 s"
             }
             _ => {
                 let path = get("/api/v1/query?query=inferno_desired_replicas");

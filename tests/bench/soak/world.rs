@@ -23,9 +23,18 @@ const PER_STEP: f64 = 5.0;
 /// Letters of the generated end of a pod's name.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Configuration of the fleet.
+/// Configuration of the fleet: every second model in mode `slo`, the others in mode `model`.
 pub fn files() -> Vec<String> {
-    fleet::files(VARIANTS, 1, "model")
+    let mut files = fleet::files(VARIANTS, 1, "model");
+    let mut modes = String::from("default: \"mode: model\"\n");
+    for number in (0..VARIANTS).step_by(2) {
+        let (model, namespace) = (format!("org/model-{number}"), fleet::namespace(number));
+        modes += &format!("  slo-{number}: \"{{model_id: {model}, namespace: {namespace}, mode: slo}}\"\n");
+    }
+    let default = "default: \"mode: model\"\n";
+    assert!(files[0].contains(default), "the thresholds are in the first file");
+    files[0] = files[0].replacen(default, &modes, 1);
+    files
 }
 
 pub struct World {
