@@ -59,6 +59,8 @@ pub struct Entry {
     pub variant: Arc<Variant>,
     /// `MODEL-ACCELERATOR-COUNT`.
     pub variant_id: Arc<str>,
+    /// The labels under which it is published, as an exposition has them.
+    pub labels: Arc<str>,
     /// The decision; `None` while too little is known for one.
     pub decision: Option<Decision>,
     /// Observed load.

@@ -186,6 +186,7 @@ impl Engine {
         let entry = Entry {
             variant: variant.config.clone(),
             variant_id: variant.variant_id.clone(),
+            labels: variant.labels.clone(),
             decision: None,
             load: std::mem::take(&mut observed.load),
             learned,
