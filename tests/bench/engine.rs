@@ -13,6 +13,7 @@ mod table;
 use fleet::{Fleet, INTERVAL_MS, at, encode};
 use inferno_sidecar::config::SloTargets;
 use inferno_sidecar::limits::HISTORY_MAX_BYTES;
+use inferno_sidecar::proto::v2;
 use inferno_sidecar::publish::exposition::{BoardText, Format, Writer};
 use inferno_sidecar::publish::history::{History, Retention, Selected, Table, Want};
 use inferno_sidecar::publish::promql::{Moment, Query, Value};
@@ -141,6 +142,12 @@ fn rendering(fleet: &Fleet) {
     line("query for one variant, by name and exported_namespace", seconds * 1e6, "us", "< 200", "");
 }
 
+/// The encoded request, with the empty metadata that Prometheus writes for every series.
+fn as_prometheus_sends(mut request: v2::Request) -> Vec<u8> {
+    request.timeseries.iter_mut().for_each(|series| series.metadata = Some(v2::Metadata::default()));
+    request.encode_to_vec()
+}
+
 /// Taking in samples beside the decompression of the same bytes.
 fn ingest(fleet: &mut Fleet, version: Version, relevant_only: bool, first: i64) -> i64 {
     const ROUNDS: i64 = 12;
@@ -153,7 +160,7 @@ fn ingest(fleet: &mut Fleet, version: Version, relevant_only: bool, first: i64) 
         let samples: usize = scrape.iter().map(Vec::len).sum();
         let encoded = scrape.into_iter().map(|series| match version {
             Version::V1 => encode(series),
-            Version::V2 => table::request_of(&series).encode_to_vec(),
+            Version::V2 => as_prometheus_sends(table::request_of(&series)),
         });
         let compressed: Vec<Vec<u8>> =
             encoded.map(|bytes| compressor.compress_vec(&bytes).expect("it fits")).collect();
