@@ -191,7 +191,7 @@ impl Engine {
             load: std::mem::take(&mut observed.load),
             learned,
             advice,
-            health: observed.health.clone(),
+            health: std::mem::take(&mut observed.health),
             scalings: Vec::new(),
         };
         self.proposals.push((id, entry));
