@@ -274,6 +274,11 @@ impl Engine {
         self.publish_surroundings(&mut next);
         let mut board = next?;
         board.version += 1;
+        let readiness = |board: &Board| (board.configured, board.caught_up, board.filling);
+        let begins = board.stream_time.is_none() && self.stream > TimeMs::MIN;
+        if begins || !self.moved.is_empty() || readiness(&board) != readiness(&self.board) {
+            board.moved = board.version;
+        }
         board.stream_time = (self.stream > TimeMs::MIN).then_some(self.stream);
         self.board = Arc::new(board);
         Some(self.board.clone())

@@ -25,6 +25,9 @@ use std::sync::Arc;
 pub struct Board {
     /// Grows with every board.
     pub version: u64,
+    /// Version of the last board in which something changed that an autoscaler acts on: a count, a variant, or whether
+    /// there are answers at all.
+    pub moved: u64,
     /// Time of the newest sample that the board takes into account.
     pub stream_time: Option<TimeMs>,
     /// A configuration has been applied.
@@ -59,6 +62,8 @@ pub struct Entry {
     pub variant: Arc<Variant>,
     /// `MODEL-ACCELERATOR-COUNT`.
     pub variant_id: Arc<str>,
+    /// The labels under which it is published, as an exposition has them.
+    pub labels: Arc<str>,
     /// The decision; `None` while too little is known for one.
     pub decision: Option<Decision>,
     /// Observed load.
@@ -239,7 +244,7 @@ pub struct Load {
 }
 
 /// State of a variant's inputs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     /// What is wrong, worst first; empty when all is well.
     pub faults: Vec<Fault>,

@@ -102,6 +102,7 @@ pub struct Handle {
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Receiver<u64>,
+    moves: watch::Receiver<u64>,
     record: Recorder,
     /// The clock in force.
     pub clock: Clock,
@@ -185,6 +186,12 @@ impl Handle {
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.versions.clone()
     }
+
+    /// Hears of those boards by their version in which something changed that an autoscaler acts on; see
+    /// [`Board::moved`].
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.clone()
+    }
 }
 
 /// Starts the engine's thread, and its record with default settings. It ends when the last handle is dropped.
@@ -205,11 +212,13 @@ pub fn spawn_recorded(
     let board = Arc::new(ArcSwap::from(engine.board().clone()));
     let stats = Arc::new(ArcSwap::from_pointee(Stats::default()));
     let (version_sender, versions) = watch::channel(0);
+    let (move_sender, moves) = watch::channel(0);
     let handle = Handle {
         events,
         board: board.clone(),
         stats: stats.clone(),
         versions,
+        moves,
         record: record.clone(),
         clock,
         tape: tape.as_ref().map(tape::Recorder::counters),
@@ -221,6 +230,7 @@ pub fn spawn_recorded(
         board,
         stats,
         versions: version_sender,
+        moves: move_sender,
         record,
         step_ms: settings.step_ms,
         next_step: TimeMs::MIN,
@@ -239,6 +249,7 @@ struct Runner {
     board: Arc<ArcSwap<Board>>,
     stats: Arc<ArcSwap<Stats>>,
     versions: watch::Sender<u64>,
+    moves: watch::Sender<u64>,
     record: Recorder,
     /// Time between two steps of the record, ms.
     step_ms: i64,
@@ -330,9 +341,12 @@ impl Runner {
             tape.published(published.clone());
         }
         if let Some(board) = published {
-            let version = board.version;
+            let (version, moved) = (board.version, board.moved);
             self.board.store(board);
             self.versions.send_replace(version);
+            if moved == version {
+                self.moves.send_replace(version);
+            }
         }
         let stats = self.engine.stats();
         if self.is_full && stats.series < stats.series_max - stats.series_max / 20 {

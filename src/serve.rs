@@ -6,6 +6,7 @@ pub mod access;
 mod admin;
 mod bounds;
 mod connection;
+mod exposition;
 pub mod external;
 mod form;
 mod keda;

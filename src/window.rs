@@ -13,6 +13,7 @@ pub use gauge::Gauge;
 
 use crate::limits::{CELL_MS, SILENCE_INTERVALS, SILENCE_MIN_MS, SILENCE_UNKNOWN_MS};
 use crate::units::TimeMs;
+use std::collections::VecDeque;
 
 /// What a sample did to a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,16 @@ pub enum Recorded {
     New,
     /// Older than the newest one, or the same again.
     Late,
+}
+
+/// Index of the first of `cells`, which are in time order, after each of two moments, the earlier one first. Windows are
+/// short and the moments recent, so that a walk from the newest cell is faster than a search.
+fn first_after<T>(cells: &VecDeque<T>, time_of: fn(&T) -> TimeMs, starts: [TimeMs; 2]) -> [usize; 2] {
+    let behind = |end: usize, start: TimeMs| {
+        end - cells.range(..end).rev().take_while(|cell| time_of(cell) > start).count()
+    };
+    let later = behind(cells.len(), starts[1]);
+    [behind(later, starts[0]), later]
 }
 
 /// Index of the cell interval that contains `time`.

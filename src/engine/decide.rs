@@ -186,11 +186,12 @@ impl Engine {
         let entry = Entry {
             variant: variant.config.clone(),
             variant_id: variant.variant_id.clone(),
+            labels: variant.labels.clone(),
             decision: None,
             load: std::mem::take(&mut observed.load),
             learned,
             advice,
-            health: observed.health.clone(),
+            health: std::mem::take(&mut observed.health),
             scalings: Vec::new(),
         };
         self.proposals.push((id, entry));

@@ -4,16 +4,18 @@
 //! relevant series uses it, its hash. A series that is not ours costs a look at its references; one that
 //! is known costs an addition per label. Only a series that is new, or strange, is read as text.
 
+mod first_pass;
+
 use super::ingest::WriteReport;
 use super::shape::{Differs, Shape};
 use super::store::{SlotId, Store, TextHash, hash_label};
 use super::{Engine, ingest::Rejection};
-use crate::limits::{LABEL_MAX_BYTES, LABELS_PER_SERIES_MAX, WRITE_SERIES_KEPT, WRITE_SYMBOLS_KEPT};
+use crate::limits::{LABEL_MAX_BYTES, LABELS_PER_SERIES_MAX, WRITE_SYMBOLS_KEPT};
 use crate::series::dialect::Dialects;
 use crate::series::labels::{LabelError, Labels, REPLICA_LABELS, short};
 use crate::units::TimeMs;
+use crate::wire::WireError;
 use crate::wire::v2::{self, Part, RefsRead, Series, Symbols};
-use crate::wire::{Counts, WireError};
 
 /// Most references of one label set.
 const REFS_MAX: usize = 2 * LABELS_PER_SERIES_MAX;
@@ -24,7 +26,7 @@ const METRIC_NAME: u8 = 1;
 const NOT_UTF8: u8 = 1 << 1;
 /// The symbol, as a metric's name, is ours.
 const OURS: u8 = 1 << 2;
-/// The symbol, as a metric's name, is not ours.
+/// The symbol, as a metric's name, is a name and not ours.
 const FOREIGN: u8 = 1 << 3;
 /// The hash and the flags below are known.
 const HASHED: u8 = 1 << 4;
@@ -181,87 +183,6 @@ impl Engine {
 }
 
 impl Interned {
-    /// Checks the structure of a request, collects its symbols and keeps the series that are to be taken in or
-    /// judged. Those behind the returned offset and number have not been looked at.
-    fn first_pass(
-        &mut self,
-        request: &[u8],
-        dialects: &Dialects,
-    ) -> Result<(Counts, Option<(usize, u32)>), WireError> {
-        self.symbols.clear();
-        self.kept.clear();
-        let mut counts = Counts::default();
-        let (mut shape, mut unseen, mut symbols_noted) = (Shape::default(), None, None);
-        let mut seen = 0;
-        v2::parts(request, 0, |part| {
-            // By reference: a copy would read in large pieces what was just written in small ones, and wait for it.
-            let (end, series) = match &part {
-                Part::Symbol(end, symbol) => return self.symbols.push(*end, symbol),
-                Part::Series(end, series) => (*end, series),
-            };
-            series.count(&mut counts);
-            let number = counts.series as u32;
-            if symbols_noted.is_none() {
-                self.note_all(request);
-                symbols_noted = Some(self.symbols.len());
-            }
-            if unseen.is_some() || self.is_foreign(request, series, dialects, number, &mut shape) {
-                return Ok(());
-            }
-            if self.kept.len() == WRITE_SERIES_KEPT {
-                unseen = Some((seen, number - 1));
-                return Ok(());
-            }
-            seen = end;
-            self.kept.push(((end - series.len()) as u32, end as u32, number));
-            Ok(())
-        })?;
-        // Symbols may come behind series, which then mean something else than they seemed to.
-        if symbols_noted != Some(self.symbols.len()) {
-            self.note_all(request);
-            self.kept.clear();
-            unseen = Some((0, 0));
-        }
-        Ok((counts, unseen))
-    }
-
-    /// Whether a series is without fault, not ours and has nothing else to be judged.
-    #[inline]
-    fn is_foreign<'a>(
-        &mut self,
-        request: &'a [u8],
-        series: &Series<'a>,
-        dialects: &Dialects,
-        number: u32,
-        shape: &mut Shape<'a>,
-    ) -> bool {
-        let Some(packed) = series.packed_refs() else { return false };
-        if series.histograms + series.exemplars > 0 || !self.all_utf8 {
-            return false;
-        }
-        self.number = number;
-        if series.metadata && self.check_metadata(series).is_err() {
-            return false;
-        }
-        let metric = match shape.differs(packed) {
-            Differs::Nothing => shape.metric,
-            Differs::Value(reference) if (reference as usize) < self.notes.len() => shape.metric,
-            Differs::Metric(reference) if (reference as usize) < self.notes.len() => reference,
-            Differs::Several { metric, largest } if (largest as usize) < self.notes.len() => {
-                *shape = shape.with(packed, metric);
-                metric
-            }
-            _ => {
-                let Ok(metric) = self.open(request, series) else { return false };
-                if let Some(at) = self.metric_at() {
-                    *shape = Shape::of(packed, &self.refs, at);
-                }
-                metric
-            }
-        };
-        !self.is_ours(request, metric, dialects) && !self.text(request, metric).is_empty()
-    }
-
     /// Identity of a series of ours that differs from one before in the metric's name at most, which
     /// `follow` then has.
     fn known_shape<'a>(
@@ -274,7 +195,7 @@ impl Interned {
     ) -> Option<u128> {
         let packed = series.packed_refs()?;
         let is_judged = series.histograms + series.exemplars > 0;
-        if is_judged || series.metadata && self.check_metadata(series).is_err() {
+        if is_judged || series.is_described && self.check_metadata(series).is_err() {
             return None;
         }
         let (name, rest, metric) =
@@ -372,7 +293,7 @@ impl Interned {
                 return Err(self.fault(request, name, FaultKind::NotUtf8));
             }
         }
-        if series.metadata {
+        if series.is_described {
             self.check_metadata(series)?;
         }
         metric.filter(|metric| !self.text(request, *metric).is_empty()).ok_or(LabelError::NoMetricName)
@@ -425,8 +346,13 @@ impl Interned {
         if flags & (OURS | FOREIGN) != 0 {
             return flags & OURS != 0;
         }
-        let ours = dialects.row(self.text(request, metric)).is_some();
-        self.notes[metric as usize].flags |= if ours { OURS } else { FOREIGN };
+        let name = self.text(request, metric);
+        let (ours, is_empty) = (dialects.row(name).is_some(), name.is_empty());
+        self.notes[metric as usize].flags |= match ours {
+            true => OURS,
+            false if is_empty => 0,
+            false => FOREIGN,
+        };
         ours
     }
 

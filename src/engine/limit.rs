@@ -219,7 +219,10 @@ impl Engine {
         let grant = is_limited.then(|| self.cards.inventory.grant(id)).flatten();
         let decision = variant.plan.clone().map(|plan| {
             let limit = grant.and_then(|grant| Some((grant, self.cards.limit(&plan, grant, variant)?)));
-            let decision = limit.map_or(plan.clone(), |(grant, limit)| held(plan, grant, limit));
+            let decision = match limit {
+                Some((grant, limit)) => held(plan, grant, limit),
+                None => plan,
+            };
             let previous = match &variant.decision {
                 Some(old) if old.desired == decision.desired => old.previous,
                 Some(old) => Some((old.desired, self.stream)),

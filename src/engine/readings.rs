@@ -5,6 +5,9 @@ use crate::limits::{RECENT_MS, WINDOW_MS};
 use crate::series::Signal;
 use crate::units::TimeMs;
 
+/// The spans over which signals are read, ms.
+const SPANS_MS: [i64; 2] = [WINDOW_MS, RECENT_MS];
+const _: () = assert!(WINDOW_MS >= RECENT_MS, "the longer one comes first");
 /// Number of signals, for tables by signal.
 const SIGNALS: usize = Signal::NodeLabels as usize + 1;
 
@@ -61,22 +64,21 @@ impl Readings {
             }
             let reading = match &slot.window {
                 Window::Gauge(gauge) => {
-                    let Some((time, value)) = gauge.last() else { continue };
-                    readings.changes_with(|span_ms| gauge.changes_at(now, span_ms));
+                    let Some(course) = gauge.course(now, SPANS_MS) else { continue };
+                    readings.changes_at = readings.changes_at.min(course.changes_at);
+                    let (time, value) = course.last;
                     if value > 0.0 && counts_requests(slot.signal) {
                         readings.active_at = readings.active_at.max(Some(time));
                     }
-                    let before = |span_ms| gauge.value_at(now - span_ms).unwrap_or(value);
-                    let max = gauge.max(now).unwrap_or(value);
-                    let (at_start, recent) = (before(WINDOW_MS), before(RECENT_MS));
-                    Reading { rank: slot.rank, value, max, at_start, recent, ..NOTHING }
+                    let [at_start, recent] = course.before;
+                    Reading { rank: slot.rank, value, max: course.max, at_start, recent, ..NOTHING }
                 }
                 Window::Counter(counter) => {
-                    readings.changes_with(|span_ms| counter.changes_at(now, span_ms));
+                    let ([long, recent], changes_at) = counter.increases(now, SPANS_MS);
+                    readings.changes_at = readings.changes_at.min(changes_at);
                     if counts_requests(slot.signal) {
                         readings.active_at = readings.active_at.max(counter.grown_at());
                     }
-                    let (long, recent) = (counter.increase(now, WINDOW_MS), counter.increase(now, RECENT_MS));
                     Reading {
                         rank: slot.rank,
                         total: counter.since_first(),
@@ -92,10 +94,6 @@ impl Readings {
             readings.by_signal[slot.signal as usize].combine(slot.signal, reading);
         }
         readings
-    }
-
-    fn changes_with(&mut self, changes_at: impl Fn(i64) -> TimeMs) {
-        self.changes_at = self.changes_at.min(changes_at(WINDOW_MS)).min(changes_at(RECENT_MS));
     }
 
     /// Whether no series counts.

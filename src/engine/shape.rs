@@ -4,10 +4,22 @@
 /// Most bytes of references that are compared; longer ones are read one by one.
 const BYTES_MAX: usize = 64;
 
+/// Bytes of references that are compared at once.
+const AT_ONCE: usize = 32;
+
+/// References of up to [`AT_ONCE`] bytes, the first byte lowest.
+type Words = [u64; AT_ONCE / 8];
+
 /// References of a series without fault, as they are written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape<'a> {
     packed: &'a [u8],
+    /// The references in words, where they are few enough to be compared at once.
+    words: Option<Words>,
+    /// The bits that are compared: those of the references.
+    compared: Words,
+    /// The bits in which others may differ that are values and as wide.
+    may_differ: Words,
     /// Bit `n` is set when a label's value begins at byte `n`.
     values: u64,
     /// Where the reference of the metric's name begins.
@@ -43,7 +55,8 @@ impl<'a> Shape<'a> {
         if packed.len() > BYTES_MAX || ends != refs.len() {
             return Shape::default();
         }
-        let mut shape = Shape { packed, values: 0, metric_at: BYTES_MAX, metric: refs[metric] };
+        let metric_at = BYTES_MAX;
+        let mut shape = Shape { packed, metric_at, metric: refs[metric], ..Shape::default() };
         let (mut index, mut begins) = (0, true);
         for (at, byte) in packed.iter().enumerate() {
             if begins && index % 2 == 1 {
@@ -55,7 +68,59 @@ impl<'a> Shape<'a> {
             begins = *byte < 0x80;
             index += usize::from(begins);
         }
+        shape.compare_at_once();
         shape
+    }
+
+    fn compare_at_once(&mut self) {
+        let (mut own, mut may_differ) = ([0; AT_ONCE], [0; AT_ONCE]);
+        let Some(bytes) = own.get_mut(..self.packed.len()) else { return };
+        bytes.copy_from_slice(self.packed);
+        for at in (0..self.packed.len()).filter(|at| self.values >> at & 1 == 1) {
+            match &self.packed[at..] {
+                [..0x80, ..] => may_differ[at] = 0x7f,
+                [_, ..0x80, ..] => may_differ[at..at + 2].fill(0x7f),
+                _ => {} // wider ones are compared one by one
+            }
+        }
+        let mut compared = [0; AT_ONCE];
+        compared[..self.packed.len()].fill(u8::MAX);
+        (self.compared, self.may_differ) = (words(&compared), words(&may_differ));
+        self.words = Some(words(&own));
+    }
+
+    /// The metric's name among references that differ from these in values alone, all of them below `symbols`, and in
+    /// how many; `None` where that is not easily told. The references are the first `len` bytes of `from_refs`.
+    #[inline(always)]
+    pub fn metric_of(&self, from_refs: &[u8], len: usize, symbols: usize) -> Option<(u32, u32)> {
+        let chunk = from_refs.first_chunk::<AT_ONCE>().filter(|_| len == self.packed.len())?;
+        let own = self.words.as_ref()?;
+        let (mut metric, mut count) = (self.metric, 0);
+        for (index, word) in words(chunk).into_iter().enumerate() {
+            let mut differ = (word ^ own[index]) & self.compared[index];
+            if differ & !self.may_differ[index] != 0 {
+                return None;
+            }
+            while differ != 0 {
+                let at = 8 * index + differ.trailing_zeros() as usize / 8;
+                let at = at - usize::from(at > 0 && chunk[at - 1] >= 0x80);
+                let (low, high) = (chunk[at], *chunk.get(at + 1)?);
+                let (reference, end) = match low < 0x80 {
+                    true => (u32::from(low), at + 1),
+                    false => (u32::from(low & 0x7f) | u32::from(high) << 7, at + 2),
+                };
+                if reference as usize >= symbols {
+                    return None;
+                }
+                if at == self.metric_at {
+                    metric = reference;
+                }
+                count += 1;
+                // A reference over the end of a word is seen again in the next one.
+                differ &= u64::MAX.checked_shl(8 * (end - 8 * index) as u32).unwrap_or(0);
+            }
+        }
+        Some((metric, count))
     }
 
     /// Compares other references with these.
@@ -102,11 +167,23 @@ impl<'a> Shape<'a> {
         Differs::Several { metric, largest: largest.max(reference) }
     }
 
-    /// The shape of references that differ from these in values alone, with their metric's name.
+    /// The shape of references that differ from these in values alone, with their metric's name. `from_refs` begins with
+    /// them.
     #[inline]
-    pub fn with(self, packed: &'a [u8], metric: u32) -> Self {
-        Shape { packed, metric, ..self }
+    pub fn with(mut self, packed: &'a [u8], from_refs: &[u8], metric: u32) -> Self {
+        (self.packed, self.metric) = (packed, metric);
+        match from_refs.first_chunk::<AT_ONCE>() {
+            Some(chunk) if self.words.is_some() => self.words = Some(words(chunk)),
+            _ => self.compare_at_once(),
+        }
+        self
     }
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; AT_ONCE]) -> Words {
+    let chunks = bytes.as_chunks::<8>().0;
+    std::array::from_fn(|index| u64::from_le_bytes(chunks[index]))
 }
 
 /// Where two equally long texts begin to differ.
@@ -157,5 +234,36 @@ mod tests {
         assert_eq!(with(1, &[9, 9]), Differs::Much);
         assert_eq!(with(6, &[0x86]), Differs::Much);
         assert_eq!(shape.differs(&PACKED[..6]), Differs::Much);
+    }
+
+    #[test]
+    fn what_is_compared_at_once_is_what_is_compared_one_by_one() {
+        const SYMBOLS: usize = 400;
+        let shape = Shape::of(&PACKED, &REFS, 1);
+        // Every byte with every value, and the bytes behind it: what follows the references is never looked at.
+        let bytes = (0..PACKED.len()).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte)));
+        for ((at, byte), second) in bytes.flat_map(|first| [None, Some(1), Some(6)].map(|at| (first, at))) {
+            let mut packed = PACKED;
+            packed[at] = byte;
+            if let Some(at) = second {
+                packed[at] ^= 3;
+            }
+            let mut from_refs = [0xa5; AT_ONCE];
+            from_refs[..packed.len()].copy_from_slice(&packed);
+            let known = |reference: u32| (reference as usize) < SYMBOLS;
+            let expected = match shape.differs(&packed) {
+                Differs::Nothing => Some(shape.metric),
+                Differs::Metric(metric) => Some(metric).filter(|metric| known(*metric)),
+                Differs::Value(value) => Some(shape.metric).filter(|_| known(value)),
+                Differs::Several { metric, largest } => Some(metric).filter(|_| known(largest)),
+                Differs::Much => None,
+            };
+            let found = shape.metric_of(&from_refs, packed.len(), SYMBOLS);
+            assert_eq!(found.map(|(metric, _)| metric), expected, "{packed:?}");
+            if let Some((metric, _)) = found {
+                let next = shape.with(&packed, &from_refs, metric);
+                assert_eq!(next.metric_of(&from_refs, packed.len(), SYMBOLS), Some((metric, 0)));
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use crate::analyze::queueing::{Sizing, Tokens};
 use crate::analyze::slo::{ModelMemory, VariantMemory};
 use crate::config::{ModelConfig, ModelKey, Role, Snapshot, TargetKind, Variant, VariantKey};
 use crate::optimize::stabilize::Stabilizer;
+use crate::publish::exposition::variant_labels;
 use crate::publish::{Decision, ScalingCount};
 use crate::series::podname;
 use crate::units::TimeMs;
@@ -83,6 +84,8 @@ pub struct VariantState {
     pub config: Arc<Variant>,
     /// Published `variant_id`.
     pub variant_id: Arc<str>,
+    /// Labels under which it is published, as an exposition has them.
+    pub labels: Arc<str>,
     /// The model it serves.
     pub model: ModelId,
     /// Replicas joined to it.
@@ -148,6 +151,13 @@ pub struct Topology {
     by_target: AHashMap<(Arc<str>, TargetKind, Arc<str>), VariantId>,
     /// Variants of a namespace.
     by_namespace: AHashMap<Arc<str>, Vec<VariantId>>,
+}
+
+/// The `variant_id` of a variant and the labels under which it is published.
+fn names(config: &Variant) -> (Arc<str>, Arc<str>) {
+    let variant_id = config.variant_id();
+    let labels = variant_labels(config, &variant_id);
+    (variant_id.into(), labels.into())
 }
 
 /// What a new snapshot changed.
@@ -256,15 +266,17 @@ impl Topology {
                 }
                 let old_model = std::mem::replace(&mut state.model, model);
                 state.config = config.clone();
-                state.variant_id = config.variant_id().into();
+                (state.variant_id, state.labels) = names(config);
                 self.models[old_model as usize].variants.retain(|other| *other != id);
                 id
             }
             None => {
                 change.rejoin = true;
+                let (variant_id, labels) = names(config);
                 let id = self.variants.insert(VariantState {
                     config: config.clone(),
-                    variant_id: config.variant_id().into(),
+                    variant_id,
+                    labels,
                     model,
                     replicas: Vec::new(),
                     target: None,

@@ -2,13 +2,15 @@
 
 use super::gauges::{FAMILIES, labels};
 use super::{Board, Entry};
+use crate::config::Variant;
 use crate::units::TimeMs;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Whole numbers below this are exact.
 const INTEGERS_MAX: f64 = 9_007_199_254_740_992.0;
-/// About what one variant takes up in an exposition, bytes.
-const BYTES_PER_VARIANT: usize = 2_600;
+/// Sizes of numbers whose shortest digits are written without an exponent.
+const PLAIN: std::ops::Range<f64> = 1e-4..1e15;
 
 /// Exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,12 @@ pub struct Writer {
 impl Writer {
     /// An empty exposition.
     pub fn new(format: Format) -> Self {
-        Writer { format, out: String::new() }
+        Writer::with_room(format, 0)
+    }
+
+    /// The same with room for so many bytes, which [`Writer::take`] provides for anew.
+    pub fn with_room(format: Format, bytes: usize) -> Self {
+        Writer { format, out: String::with_capacity(bytes) }
     }
 
     /// Starts a family; `kind` is the `TYPE` word. In OpenMetrics a counter's family is named without
@@ -75,12 +82,33 @@ impl Writer {
         self.out.push('\n');
     }
 
-    /// The finished text.
+    /// Size of what was written and not taken, bytes.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether there is nothing that was not taken.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Takes what was written so far, with room for as much again.
+    pub fn take(&mut self) -> String {
+        let room = String::with_capacity(self.out.capacity());
+        std::mem::replace(&mut self.out, room)
+    }
+
+    /// The finished text, as far as it was not taken.
     pub fn finish(mut self) -> String {
+        self.end();
+        self.out
+    }
+
+    /// Writes what ends the exposition.
+    pub fn end(&mut self) {
         if self.format == Format::OpenMetrics {
             self.out.push_str("# EOF\n");
         }
-        self.out
     }
 }
 
@@ -96,6 +124,8 @@ pub fn write_value(out: &mut String, value: f64) {
     {
         // Most values are whole: they need no search for the shortest digits.
         out.push_str(itoa::Buffer::new().format(value as i64));
+    } else if PLAIN.contains(&value.abs()) {
+        out.push_str(zmij::Buffer::new().format_finite(value));
     } else {
         let _ = write!(out, "{value}");
     }
@@ -119,39 +149,70 @@ pub fn write_label(out: &mut String, name: &str, value: &str) {
     out.push('"');
 }
 
+/// The labels under which a variant is published, as an exposition has them.
+pub fn variant_labels(variant: &Variant, variant_id: &str) -> String {
+    let mut text = String::new();
+    labels(variant, variant_id, |name, value| write_label(&mut text, name, value));
+    text
+}
+
 /// Writes the families of all variants as of `now`; `aliases` includes the `wva_*` names.
 pub fn write_board(writer: &mut Writer, board: &Board, now: TimeMs, aliases: bool) {
-    let rendered: Vec<(String, &Entry)> = board
-        .entries
-        .values()
-        .map(|entry| {
-            let mut text = String::with_capacity(160);
-            labels(&entry.variant, &entry.variant_id, |name, value| write_label(&mut text, name, value));
-            (text, &**entry)
-        })
-        .collect();
-    writer.out.reserve(rendered.len() * BYTES_PER_VARIANT);
-    // Numbers that an autoscaler acts on are not given out before they are of the present.
-    let not_ready = board.not_ready().is_some();
-    let mut with_extra = String::new();
-    for family in FAMILIES.iter().filter(|family| aliases || !family.alias) {
-        writer.family(family.name, family.help, family.kind.as_str());
-        if not_ready && family.vital {
-            continue;
-        }
-        for (text, entry) in &rendered {
-            family.samples(entry, now, |extra, value| {
-                if extra.is_empty() {
-                    return writer.sample(family.name, text, value);
+    BoardText::new(board, now, aliases).write(writer, usize::MAX);
+}
+
+/// The families of all variants as of one moment, to be written in pieces: a large board is sent while it is
+/// rendered, and takes up no more memory than a piece.
+#[derive(Debug)]
+pub struct BoardText {
+    entries: Vec<Arc<Entry>>,
+    now: TimeMs,
+    aliases: bool,
+    /// Numbers that an autoscaler acts on are not given out before they are of the present.
+    is_ready: bool,
+    /// Where to go on: the family, and the entry once it has begun.
+    family: usize,
+    entry: Option<usize>,
+}
+
+impl BoardText {
+    /// Nothing of `board` has been written yet.
+    pub fn new(board: &Board, now: TimeMs, aliases: bool) -> Self {
+        let entries = board.entries.values().cloned().collect();
+        BoardText { entries, now, aliases, is_ready: board.not_ready().is_none(), family: 0, entry: None }
+    }
+
+    /// Writes on until `writer` holds so many bytes, or all has been written; tells whether there is more.
+    pub fn write(&mut self, writer: &mut Writer, bytes: usize) -> bool {
+        let mut with_extra = String::new();
+        while let Some(family) = FAMILIES.get(self.family) {
+            let is_left_out = family.alias && !self.aliases;
+            if self.entry.is_none() && !is_left_out {
+                writer.family(family.name, family.help, family.kind.as_str());
+            }
+            let first = self.entry.take().unwrap_or_default();
+            let is_empty = is_left_out || family.vital && !self.is_ready;
+            let entries = if is_empty { &[] } else { &self.entries[first..] };
+            for (index, entry) in entries.iter().enumerate() {
+                if writer.len() >= bytes {
+                    self.entry = Some(first + index);
+                    return true;
                 }
-                with_extra.clear();
-                with_extra.push_str(text);
-                for (name, value) in extra {
-                    write_label(&mut with_extra, name, value);
-                }
-                writer.sample(family.name, &with_extra, value);
-            });
+                family.samples(entry, self.now, |extra, value| {
+                    if extra.is_empty() {
+                        return writer.sample(family.name, &entry.labels, value);
+                    }
+                    with_extra.clear();
+                    with_extra.push_str(&entry.labels);
+                    for (name, value) in extra {
+                        write_label(&mut with_extra, name, value);
+                    }
+                    writer.sample(family.name, &with_extra, value);
+                });
+            }
+            self.family += 1;
         }
+        false
     }
 }
 

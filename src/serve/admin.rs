@@ -1,7 +1,8 @@
 //! Health, readiness, reload, metrics and the index of paths.
 
-use super::{Context, api_error, aside, bounds, page};
-use crate::publish::exposition::{Format, Writer, write_board};
+use super::exposition::Exposition;
+use super::{Context, api_error, aside, page};
+use crate::publish::exposition::Format;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -69,19 +70,5 @@ pub async fn reload(State(context): State<Context>) -> Response {
 pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::negotiate(accept);
-    aside(move || exposition(&context, format)).await
-}
-
-fn exposition(context: &Context, format: Format) -> Response {
-    let board = context.engine.board();
-    let now = context.engine.clock.reader_now(&board);
-    let (stats, record) = (context.engine.stats(), context.engine.record().stats());
-    let mut writer = Writer::new(format);
-    write_board(&mut writer, &board, now, context.wva_aliases);
-    context.own.write(&mut writer, &board, &stats, record);
-    bounds::write(context, &mut writer, &stats, record);
-    if let Some(counters) = &context.engine.tape {
-        context.own.write_recorder(&mut writer, counters);
-    }
-    ([(header::CONTENT_TYPE, format.content_type())], writer.finish()).into_response()
+    aside(move || Exposition::new(context, format).answer()).await
 }

@@ -156,24 +156,26 @@ impl Hub {
 
 /// Follows the boards as long as the hub is there.
 async fn watch(hub: Weak<Hub>) {
-    let Some(mut versions) = hub.upgrade().map(|hub| hub.engine.versions()) else { return };
+    // A board in which nothing has moved wakes nobody: its figures are sent with the next ones.
+    let Some(mut moves) = hub.upgrade().map(|hub| hub.engine.moves()) else { return };
     // The last board looked at, and the last one whose figures were sent.
     let (mut seen, mut sent): (Arc<Board>, Arc<Board>) = Default::default();
     let (mut figures_at, mut status_at) = (Instant::now(), Instant::now());
     loop {
-        let is_behind = seen.version != sent.version;
         let ended = tokio::select! {
-            changed = versions.changed() => changed.is_err(),
-            () = tokio::time::sleep_until(figures_at), if is_behind => false,
+            changed = moves.changed() => changed.is_err(),
+            () = tokio::time::sleep_until(figures_at) => false,
             () = tokio::time::sleep_until(status_at) => false,
         };
         let Some(hub) = hub.upgrade().filter(|_| !ended) else { return };
         let now = hub.engine.board();
-        let decided = hub.send_scalings(&seen, &now);
+        let decided = now.moved > seen.version && hub.send_scalings(&seen, &now);
         seen = now;
-        if seen.version != sent.version && (decided || Instant::now() >= figures_at) {
-            hub.send(|| event("update", &hub.update(&sent, &seen)));
-            sent = seen.clone();
+        if decided || Instant::now() >= figures_at {
+            if seen.version != sent.version {
+                hub.send(|| event("update", &hub.update(&sent, &seen)));
+                sent = seen.clone();
+            }
             figures_at = Instant::now() + FIGURES;
         }
         if Instant::now() >= status_at {

@@ -25,7 +25,9 @@ pub fn of_change(before: &Board, now: &Board) -> u64 {
 }
 
 fn add(digest: &mut Fnv, key: &VariantKey, entry: &Arc<Entry>) -> fmt::Result {
-    let Entry { variant, variant_id, decision, load, learned, advice, health, scalings } = &**entry;
+    // Its labels are made of the variant.
+    let Entry { variant, variant_id, labels: _, decision, load, learned, advice, health, scalings } =
+        &**entry;
     write!(
         digest,
         "|{key:?}{variant:?}{variant_id}{decision:?}{load:?}{learned:?}{advice:?}{health:?}{scalings:?}"

@@ -1,6 +1,6 @@
 //! Window of a counter: its increase, across resets.
 
-use super::{Recorded, cell_of};
+use super::{Recorded, cell_of, first_after};
 use crate::limits::{WINDOW_CELLS_MAX, WINDOW_MS};
 use crate::units::TimeMs;
 use std::collections::VecDeque;
@@ -119,6 +119,23 @@ impl Counter {
         self.cells.get(self.after(now - span_ms)).map_or(TimeMs::MAX, |cell| cell.time + span_ms)
     }
 
+    /// Increases over two spans that end at `now`, the longer one first, and the time from which either may be smaller
+    /// without a new sample.
+    pub fn increases(&self, now: TimeMs, spans_ms: [i64; 2]) -> ([Increase; 2], TimeMs) {
+        let Some(newest) = self.cells.back() else { return (Default::default(), TimeMs::MAX) };
+        let mut changes_at = TimeMs::MAX;
+        let found = first_after(&self.cells, |cell| cell.time, spans_ms.map(|span_ms| now - span_ms));
+        let mut increases = [Increase::default(); 2];
+        for ((increase, after), span_ms) in increases.iter_mut().zip(found).zip(spans_ms) {
+            let base = &self.cells[after.saturating_sub(1)];
+            *increase = Increase { amount: newest.total - base.total, span_ms: newest.time.since(base.time) };
+            if let Some(cell) = self.cells.get(after) {
+                changes_at = changes_at.min(cell.time + span_ms);
+            }
+        }
+        (increases, changes_at)
+    }
+
     /// Index of the first sample after `start`.
     fn after(&self, start: TimeMs) -> usize {
         self.cells.partition_point(|cell| cell.time <= start)
@@ -133,6 +150,7 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::RECENT_MS;
     use proptest::prelude::*;
 
     #[test]
@@ -188,6 +206,13 @@ mod tests {
                 let base = all.iter().rposition(|(t, _)| *t <= start).unwrap_or(0);
                 let expected: f64 = all[base + 1..].iter().map(|(_, grown)| grown).sum();
                 prop_assert!((counter.increase(TimeMs(time), WINDOW_MS).amount - expected).abs() < 1e-6);
+                for now in [time - 20_000, time, time + 7_000, time + 70_000].map(TimeMs) {
+                    let spans = [WINDOW_MS, RECENT_MS];
+                    let one_by_one = spans.map(|span_ms| counter.increase(now, span_ms));
+                    let changes_at = spans.map(|span_ms| counter.changes_at(now, span_ms));
+                    let both = counter.increases(now, spans);
+                    prop_assert_eq!(both, (one_by_one, changes_at[0].min(changes_at[1])));
+                }
                 prop_assert!(counter.cells.len() <= WINDOW_CELLS_MAX);
             }
         }

@@ -1,6 +1,6 @@
 //! Window of a gauge: last value, maximum and average.
 
-use super::{Recorded, cell_of};
+use super::{Recorded, cell_of, first_after};
 use crate::limits::{WINDOW_CELLS_MAX, WINDOW_MS};
 use crate::units::TimeMs;
 use std::collections::VecDeque;
@@ -21,6 +21,19 @@ impl Cell {
     fn new(time: TimeMs, value: f64) -> Self {
         Cell { time, last: value, max: value, sum: value, count: 1 }
     }
+}
+
+/// The course of a gauge over two spans.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Course {
+    /// Newest sample.
+    pub last: (TimeMs, f64),
+    /// Largest value in the longer span; the newest sample always counts.
+    pub max: f64,
+    /// Values that held when the spans began.
+    pub before: [f64; 2],
+    /// Time from which this may differ without a new sample.
+    pub changes_at: TimeMs,
 }
 
 /// Rolling window of a gauge. Not-a-number values must be filtered out by the caller.
@@ -112,6 +125,22 @@ impl Gauge {
         self.cells.get(after).map_or(TimeMs::MAX, |cell| cell.time + span_ms)
     }
 
+    /// What [`Gauge::last`], [`Gauge::max`], [`Gauge::value_at`] the start of two spans that end at `now`, the longer one
+    /// first, and [`Gauge::changes_at`] say, the maximum over the longer one; `None` without a sample.
+    pub fn course(&self, now: TimeMs, spans_ms: [i64; 2]) -> Option<Course> {
+        let newest = self.cells.back()?;
+        let found = first_after(&self.cells, |cell| cell.time, spans_ms.map(|span_ms| now - span_ms));
+        let mut changes_at = TimeMs::MAX;
+        for (after, span_ms) in found.into_iter().zip(spans_ms) {
+            if let Some(cell) = self.cells.get(after) {
+                changes_at = changes_at.min(cell.time + span_ms);
+            }
+        }
+        let before = found.map(|after| self.cells[after.saturating_sub(1)].last);
+        let max = self.cells.range(found[0]..).map(|cell| cell.max).fold(newest.max, f64::max);
+        Some(Course { last: (newest.time, newest.last), max, before, changes_at })
+    }
+
     /// Forgets everything: the series has ended.
     pub fn clear(&mut self) {
         self.cells.clear();
@@ -126,6 +155,7 @@ impl Gauge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::RECENT_MS;
     use proptest::prelude::*;
 
     #[test]
@@ -184,6 +214,17 @@ mod tests {
                 let mean = within.iter().sum::<f64>() / within.len() as f64;
                 prop_assert_eq!(gauge.max(TimeMs(time)).unwrap(), max);
                 prop_assert!((gauge.average(TimeMs(time)).unwrap() - mean).abs() < 1e-9);
+                for now in [time - 20_000, time, time + 7_000, time + 70_000].map(TimeMs) {
+                    let spans = [WINDOW_MS, RECENT_MS];
+                    let changes_at = spans.map(|span_ms| gauge.changes_at(now, span_ms));
+                    let one_by_one = Course {
+                        last: gauge.last().unwrap(),
+                        max: gauge.max(now).unwrap(),
+                        before: spans.map(|span_ms| gauge.value_at(now - span_ms).unwrap()),
+                        changes_at: changes_at[0].min(changes_at[1]),
+                    };
+                    prop_assert_eq!(gauge.course(now, spans), Some(one_by_one));
+                }
                 prop_assert!(gauge.cells.len() <= WINDOW_CELLS_MAX);
             }
         }

@@ -109,6 +109,47 @@ pub struct Series<'a> {
     pub histograms: u32,
     /// Whether metadata comes with it.
     pub metadata: bool,
+    /// Whether that says something.
+    pub is_described: bool,
+}
+
+/// A series that is what senders send: short packed references, one short sample, and metadata that says nothing, as
+/// Prometheus writes it when it knows none, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<'a> {
+    /// The message from the references on.
+    pub from_refs: &'a [u8],
+    /// Size of the references, bytes.
+    pub refs_len: usize,
+    /// The sample's message.
+    sample: &'a [u8],
+    /// Whether metadata comes with it.
+    pub metadata: bool,
+}
+
+impl<'a> Plain<'a> {
+    /// The series that `message` is, if it is such a one.
+    #[inline(always)]
+    pub fn read(message: &'a [u8]) -> Option<Self> {
+        let [0x0a, length @ ..0x80, from_refs @ ..] = message else { return None };
+        let refs_len = usize::from(*length);
+        let (_, [0x12, length @ ..0x80, behind @ ..]) = from_refs.split_at_checked(refs_len)? else {
+            return None;
+        };
+        let (sample, rest) = behind.split_at_checked(usize::from(*length))?;
+        let metadata = match rest {
+            [] => false,
+            [0x2a, 0] => true,
+            _ => return None,
+        };
+        Some(Plain { from_refs, refs_len, sample, metadata })
+    }
+
+    /// The references as they are written.
+    #[inline]
+    pub fn refs(&self) -> &'a [u8] {
+        &self.from_refs[..self.refs_len]
+    }
 }
 
 /// A field of the request that means something.
@@ -120,43 +161,71 @@ pub enum Part<'a> {
     Series(usize, Series<'a>),
 }
 
-/// Calls `visit` for every part of a request from offset `from` on, in order, until there is an error.
-#[inline]
-pub fn parts<'a>(
-    request: &'a [u8],
-    from: usize,
-    mut visit: impl FnMut(Part<'a>) -> Result<(), WireError>,
-) -> Result<(), WireError> {
+/// What is done with the parts of a request, in order, until there is an error.
+pub trait Visit<'a> {
+    /// A plain series: its message, and where that ends in the request.
+    fn plain(&mut self, end: usize, message: &'a [u8], series: Plain<'a>) -> Result<(), WireError>;
+    /// Any other part.
+    fn part(&mut self, part: Part<'a>) -> Result<(), WireError>;
+}
+
+/// Shows every part of a request from offset `from` on.
+#[inline(always)]
+pub fn visit<'a>(request: &'a [u8], from: usize, visitor: &mut impl Visit<'a>) -> Result<(), WireError> {
     let mut reader = Reader::new(&request[from..], from);
-    let mut part = |reader: &Reader<'a>, number: u32, bytes: &'a [u8]| {
-        let end = reader.offset();
-        if number == 4 {
-            return visit(Part::Symbol(end, bytes));
-        }
-        let base = end - bytes.len();
-        let series = match Series::plain(bytes, base) {
-            Some(series) => series,
-            None => Series::parse(bytes, base)?,
-        };
-        visit(Part::Series(end, series))
-    };
     loop {
         if let Some(message) = reader.short_message(SERIES_KEY) {
-            part(&reader, 5, message)?;
+            // What nearly every part is goes through registers, which costs less than the check.
+            match Plain::read(message) {
+                Some(plain) => visitor.plain(reader.offset(), message, plain)?,
+                None => visit_series(&reader, message, visitor)?,
+            }
             continue;
         }
         if let Some(symbol) = reader.short_message(SYMBOL_KEY) {
-            part(&reader, 4, symbol)?;
+            visitor.part(Part::Symbol(reader.offset(), symbol))?;
             continue;
         }
         let Some((number, value)) = reader.field()? else { break };
         match (number, value) {
-            (4 | 5, Value::Bytes(bytes)) => part(&reader, number, bytes)?,
+            (4, Value::Bytes(symbol)) => visitor.part(Part::Symbol(reader.offset(), symbol))?,
+            (5, Value::Bytes(message)) => visit_series(&reader, message, visitor)?,
             (4 | 5, _) => return Err(wrong_type(&reader)),
             _ => {} // fields of later versions are skipped, as protobuf asks
         }
     }
     Ok(())
+}
+
+fn visit_series<'a>(
+    reader: &Reader<'a>,
+    message: &'a [u8],
+    visitor: &mut impl Visit<'a>,
+) -> Result<(), WireError> {
+    let end = reader.offset();
+    visitor.part(Part::Series(end, Series::parse(message, end - message.len())?))
+}
+
+/// Calls `visit` for every part of a request from offset `from` on, in order, until there is an error.
+pub fn parts<'a>(
+    request: &'a [u8],
+    from: usize,
+    visit: impl FnMut(Part<'a>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    self::visit(request, from, &mut Each(visit))
+}
+
+/// Shows plain series like others.
+struct Each<F>(F);
+
+impl<'a, F: FnMut(Part<'a>) -> Result<(), WireError>> Visit<'a> for Each<F> {
+    fn plain(&mut self, end: usize, message: &'a [u8], series: Plain<'a>) -> Result<(), WireError> {
+        self.part(Part::Series(end, Series::of_plain(message, end - message.len(), &series)))
+    }
+
+    fn part(&mut self, part: Part<'a>) -> Result<(), WireError> {
+        self.0(part)
+    }
 }
 
 /// Checks the structure of the whole request without using it and collects its symbol table.
@@ -193,22 +262,37 @@ pub enum RefsRead {
 }
 
 impl<'a> Series<'a> {
-    /// The series that `message`, at offset `base` of its request, is, if it is what senders send: short packed
-    /// references and one short sample.
+    /// The series that `message`, at offset `base` of its request, is, if it is what senders send.
     ///
     /// Results as large as those of [`Series::parse`] go through memory, which costs more than the check.
     #[inline(always)]
     pub fn plain(message: &'a [u8], base: usize) -> Option<Self> {
-        let (refs, _) = plain_parts(message)?;
-        let (packed_refs, refs_end) = (Some(refs), 2 + refs.len());
-        Some(Series { packed_refs, refs_end, samples: 1, ..Series::new(message, base) })
+        Some(Series::of_plain(message, base, &Plain::read(message)?))
+    }
+
+    #[inline(always)]
+    fn of_plain(message: &'a [u8], base: usize, plain: &Plain<'a>) -> Self {
+        let (packed_refs, refs_end) = (Some(plain.refs()), 2 + plain.refs_len);
+        let metadata = plain.metadata;
+        Series { packed_refs, refs_end, samples: 1, metadata, ..Series::new(message, base) }
     }
 
     #[inline(always)]
     fn new(message: &'a [u8], base: usize) -> Self {
         let (packed_refs, refs_end) = (None, 0);
         let (samples, exemplars, histograms, metadata) = (0, 0, 0, false);
-        Series { message, base, packed_refs, refs_end, samples, exemplars, histograms, metadata }
+        let is_described = false;
+        Series {
+            message,
+            base,
+            packed_refs,
+            refs_end,
+            samples,
+            exemplars,
+            histograms,
+            metadata,
+            is_described,
+        }
     }
 
     /// Reads the fields of any series.
@@ -228,7 +312,10 @@ impl<'a> Series<'a> {
                 (2, Value::Bytes(_)) => series.samples += 1,
                 (3, Value::Bytes(_)) => series.histograms += 1,
                 (4, Value::Bytes(_)) => series.exemplars += 1,
-                (5, Value::Bytes(_)) => series.metadata = true,
+                (5, Value::Bytes(metadata)) => {
+                    series.metadata = true;
+                    series.is_described |= !metadata.is_empty();
+                }
                 (1..=5, _) => return Err(wrong_type(&reader)),
                 _ => {}
             }
@@ -279,7 +366,7 @@ impl<'a> Series<'a> {
     /// The float sample, where there is one alone in the form that senders write.
     #[inline]
     pub fn plain_sample(&self) -> Option<(TimeMs, f64)> {
-        plain_sample(plain_parts(self.message)?.1)
+        plain_sample(Plain::read(self.message)?.sample)
     }
 
     /// Float samples in the sender's order.
@@ -327,18 +414,6 @@ impl<'a> Series<'a> {
             }
         }
         Ok(refs)
-    }
-}
-
-/// References and sample of a series that is what senders send: packed references and one sample, both short.
-#[inline(always)]
-fn plain_parts(message: &[u8]) -> Option<(&[u8], &[u8])> {
-    let [0x0a, refs_length @ ..0x80, rest @ ..] = message else { return None };
-    match rest.split_at_checked(usize::from(*refs_length))? {
-        (refs, [0x12, length @ ..0x80, sample @ ..]) if sample.len() == usize::from(*length) => {
-            Some((refs, sample))
-        }
-        _ => None,
     }
 }
 

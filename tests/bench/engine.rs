@@ -14,7 +14,8 @@ mod table;
 use fleet::{Fleet, INTERVAL_MS, at, encode};
 use inferno_sidecar::config::SloTargets;
 use inferno_sidecar::limits::HISTORY_MAX_BYTES;
-use inferno_sidecar::publish::exposition::{Format, Writer, write_board};
+use inferno_sidecar::proto::v2;
+use inferno_sidecar::publish::exposition::{BoardText, Format, Writer};
 use inferno_sidecar::publish::history::{History, Retention, Selected, Table, Want};
 use inferno_sidecar::publish::promql::{Moment, Query, Value};
 use inferno_sidecar::publish::select::View;
@@ -28,6 +29,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Size of the pieces in which the exposition is sent.
+const PIECE_BYTES: usize = 128 << 10;
 /// Batches per size.
 const BATCHES: usize = 3_000;
 
@@ -111,13 +114,19 @@ fn everything(fleet: &mut Fleet, mode: &str) {
 fn rendering(fleet: &Fleet) {
     let board = fleet.engine.board().clone();
     let now = fleet.engine.stream_time().expect("there were samples");
-    let mut bytes = 0;
+    let (mut bytes, mut pieces) = (0, 0);
     let seconds = median_s(15, || {
-        let mut writer = Writer::new(Format::Text);
-        write_board(&mut writer, &board, now, false);
-        bytes = black_box(writer.finish()).len();
+        let mut writer = Writer::with_room(Format::Text, PIECE_BYTES);
+        let mut text = BoardText::new(&board, now, false);
+        (bytes, pieces) = (0, 0);
+        let mut is_more = true;
+        while is_more {
+            is_more = text.write(&mut writer, PIECE_BYTES);
+            bytes += black_box(writer.take()).len();
+            pieces += 1;
+        }
     });
-    let note = format!("{:.1} MB", bytes as f64 / 1e6);
+    let note = format!("{:.1} MB in {pieces} pieces", bytes as f64 / 1e6);
     line(&format!("/metrics, {} variants", board.entries.len()), seconds * 1e3, "ms", "< 20", &note);
     let text = "inferno_desired_replicas{variant_name=\"variant-77\",exported_namespace=\"team-1\"}";
     let view = View { board: &board, now, aliases: false };
@@ -134,6 +143,12 @@ fn rendering(fleet: &Fleet) {
     line("query for one variant, by name and exported_namespace", seconds * 1e6, "us", "< 200", "");
 }
 
+/// The encoded request, with the empty metadata that Prometheus writes for every series.
+fn as_prometheus_sends(mut request: v2::Request) -> Vec<u8> {
+    request.timeseries.iter_mut().for_each(|series| series.metadata = Some(v2::Metadata::default()));
+    request.encode_to_vec()
+}
+
 /// Taking in samples beside the decompression of the same bytes.
 fn ingest(fleet: &mut Fleet, version: Version, relevant_only: bool, first: i64) -> i64 {
     const ROUNDS: i64 = 12;
@@ -146,7 +161,7 @@ fn ingest(fleet: &mut Fleet, version: Version, relevant_only: bool, first: i64) 
         let samples: usize = scrape.iter().map(Vec::len).sum();
         let encoded = scrape.into_iter().map(|series| match version {
             Version::V1 => encode(series),
-            Version::V2 => table::request_of(&series).encode_to_vec(),
+            Version::V2 => as_prometheus_sends(table::request_of(&series)),
         });
         let compressed: Vec<Vec<u8>> =
             encoded.map(|bytes| compressor.compress_vec(&bytes).expect("it fits")).collect();

@@ -8,10 +8,24 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A connection that is kept for many requests.
+/// Most that is asked for at once, bytes.
+const READ_BYTES: usize = 1 << 20;
+
+/// A connection that is kept for many requests. What it reads goes into one buffer that only grows, as that of a
+/// scraper does.
 pub struct Link {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// How much of the buffer was read.
+    filled: usize,
+}
+
+/// Where an answer is in the buffer.
+struct Answer {
+    status: u16,
+    /// Its pieces, one behind the other.
+    pieces: Vec<std::ops::Range<usize>>,
+    end: usize,
 }
 
 impl Link {
@@ -19,7 +33,7 @@ impl Link {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_nodelay(true).expect("a socket can be set");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket can be set");
-        Link { stream, buffer: Vec::new() }
+        Link { stream, buffer: vec![0; 64 << 10], filled: 0 }
     }
 
     /// Sends a request; returns when its last byte was handed to the system.
@@ -30,38 +44,89 @@ impl Link {
 
     /// Reads more of an answer.
     pub fn more(&mut self) -> &[u8] {
-        let start = self.buffer.len();
-        self.buffer.resize(start + (64 << 10), 0);
-        let read = self.stream.read(&mut self.buffer[start..]).expect("the server answers");
+        if self.filled == self.buffer.len() {
+            self.buffer.resize(2 * self.filled, 0);
+        }
+        let end = self.buffer.len().min(self.filled + READ_BYTES);
+        let read = self.stream.read(&mut self.buffer[self.filled..end]).expect("the server answers");
         assert!(read > 0, "the server has closed the connection");
-        self.buffer.truncate(start + read);
-        &self.buffer
+        self.filled += read;
+        &self.buffer[..self.filled]
     }
 
     /// Forgets what was read.
     pub fn forget(&mut self, bytes: usize) {
-        self.buffer.drain(..bytes);
+        self.buffer.copy_within(bytes..self.filled, 0);
+        self.filled -= bytes;
+    }
+
+    /// Reads until the next line from `from` on is complete; its end, without the line break.
+    fn line_end(&mut self, from: usize) -> usize {
+        loop {
+            let rest = self.buffer[..self.filled].get(from..).unwrap_or_default();
+            match rest.windows(2).position(|window| window == b"\r\n") {
+                Some(at) => return from + at,
+                None => drop(self.more()),
+            }
+        }
+    }
+
+    fn text(&self, range: std::ops::Range<usize>) -> String {
+        String::from_utf8_lossy(&self.buffer[range]).to_ascii_lowercase()
+    }
+
+    /// Reads the answer to the oldest request that has none yet.
+    fn next_answer(&mut self) -> Answer {
+        let (mut lines, mut at) = (Vec::new(), 0);
+        loop {
+            let end = self.line_end(at);
+            let line = self.text(at..end);
+            at = end + 2;
+            if line.is_empty() {
+                break;
+            }
+            lines.push(line);
+        }
+        let status = lines[0].split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+        let mut answer = Answer { status, pieces: Vec::new(), end: at };
+        if lines.iter().any(|line| line == "transfer-encoding: chunked") {
+            loop {
+                let end = self.line_end(answer.end);
+                let size =
+                    usize::from_str_radix(&self.text(answer.end..end), 16).expect("the size of a piece");
+                answer.pieces.push(end + 2..end + 2 + size);
+                answer.end = end + 2 + size + 2;
+                if size == 0 {
+                    break;
+                }
+            }
+        } else {
+            let length = lines.iter().find_map(|line| line.strip_prefix("content-length:"));
+            let length: usize = length.map_or(0, |length| length.trim().parse().expect("a length"));
+            answer.pieces.push(at..at + length);
+            answer.end = at + length;
+        }
+        while self.filled < answer.end {
+            self.more();
+        }
+        answer
     }
 
     /// Status and body of the answer to the oldest request that has none yet.
     pub fn answer(&mut self) -> (u16, Vec<u8>) {
-        let head_end = loop {
-            match self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-                Some(at) => break at + 4,
-                None => self.more(),
-            };
-        };
-        let head = String::from_utf8_lossy(&self.buffer[..head_end]).to_ascii_lowercase();
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
-        assert!(!head.contains("\r\ntransfer-encoding: chunked"), "answers have a length: {head}");
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let length: usize = length.map_or(0, |length| length.trim().parse().expect("a length"));
-        while self.buffer.len() < head_end + length {
-            self.more();
-        }
-        let body = self.buffer[head_end..head_end + length].to_vec();
-        self.buffer.drain(..head_end + length);
-        (status, body)
+        let answer = self.next_answer();
+        let body = answer.pieces.into_iter().flat_map(|piece| &self.buffer[piece]).copied().collect();
+        self.forget(answer.end);
+        (answer.status, body)
+    }
+
+    /// Size of the body of the answer to a request for reading, which is not looked at.
+    pub fn skim(&mut self, request: &[u8]) -> usize {
+        self.send(request);
+        let answer = self.next_answer();
+        assert_eq!(answer.status, 200);
+        self.forget(answer.end);
+        answer.pieces.into_iter().map(|piece| piece.len()).sum()
     }
 
     /// Sends a write request and waits for its success.

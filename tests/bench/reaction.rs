@@ -8,7 +8,8 @@ use inferno_sidecar::proto::TimeSeries;
 use inferno_sidecar::runner::wall_now;
 use inferno_sidecar::units::TimeMs;
 use inferno_sidecar::wire::Version;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ const SCRAPED_VARIANTS: usize = 10_000;
 const WRITES: usize = 500;
 /// Time between two of them.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
+/// Scrapes with nothing else to do.
+const SCRAPES: usize = 50;
 /// Time between two scrapes: far more often than anybody does it.
 const SCRAPE_EVERY: Duration = Duration::from_millis(100);
 
@@ -245,6 +248,39 @@ fn writes(fleet: &Fleet, address: SocketAddr, scrape: i64) -> Vec<f64> {
     (0..WRITES).map(write).collect()
 }
 
+/// Times of scrapes with nothing else to do, milliseconds.
+fn skims(reader: &mut Link) -> Vec<f64> {
+    let scrape = |_| {
+        thread::sleep(SCRAPE_EVERY);
+        let start = Instant::now();
+        reader.skim(&get("/metrics"));
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    (0..SCRAPES).map(scrape).collect()
+}
+
+/// The same of a server that has nothing to render: what the system and the reader take.
+fn bare_ms(bytes: usize) -> Vec<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the reader connects");
+        let ready = vec![b'x'; bytes];
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+        let mut request = [0; 1024];
+        // The reader sends one request at a time, which is read at once.
+        while stream.read(&mut request).is_ok_and(|read| read > 0) {
+            stream.write_all(head.as_bytes()).expect("the reader reads");
+            stream.write_all(&ready).expect("the reader reads");
+        }
+    });
+    let mut reader = Link::open(address);
+    let took_ms = skims(&mut reader);
+    drop(reader);
+    server.join().expect("the server ends");
+    took_ms
+}
+
 /// Scrapes and queries of 10,000 variants, beside writes.
 pub fn readers() {
     let dir = tempfile::tempdir().expect("there is room");
@@ -266,24 +302,32 @@ pub fn readers() {
     line("query for one variant over HTTP", quantile(&mut asked_us, 0.5), "us", "< 200", &note);
     let mut alone_us = writes(&fleet, address, WARM_UP);
     let done = AtomicBool::new(false);
-    let (mut beside_us, mut scraped_ms, megabytes) = thread::scope(|scope| {
+    let (mut beside_us, mut scraped_ms, bytes) = thread::scope(|scope| {
         let scraper = scope.spawn(|| {
             let (mut took_ms, mut bytes) = (Vec::new(), 0);
             while !done.load(Ordering::Relaxed) {
                 let start = Instant::now();
-                bytes = reader.read(&get("/metrics")).len();
+                bytes = reader.skim(&get("/metrics"));
                 took_ms.push(start.elapsed().as_secs_f64() * 1e3);
                 thread::sleep(SCRAPE_EVERY);
             }
-            (took_ms, bytes as f64 / 1e6)
+            (took_ms, bytes)
         });
         let beside_us = writes(&fleet, address, WARM_UP + 1);
         done.store(true, Ordering::Relaxed);
-        let (took_ms, megabytes) = scraper.join().expect("the scraper ends");
-        (beside_us, took_ms, megabytes)
+        let (took_ms, bytes) = scraper.join().expect("the scraper ends");
+        (beside_us, took_ms, bytes)
     });
-    let note = format!("p99 {:.1}; {megabytes:.1} MB, over HTTP", quantile(&mut scraped_ms, 0.99));
-    line("/metrics of 10,000 variants", quantile(&mut scraped_ms, 0.5), "ms", "", &note);
+    let mut quiet_ms = skims(&mut reader);
+    let megabytes = bytes as f64 / 1e6;
+    for (what, target, milliseconds) in [
+        ("/metrics of 10,000 variants", "< 20", &mut quiet_ms),
+        ("the same while one pod after the other is written", "", &mut scraped_ms),
+        ("for comparison: as many bytes that are ready, from a bare socket", "", &mut bare_ms(bytes)),
+    ] {
+        let note = format!("p99 {:.1}; {megabytes:.1} MB, over HTTP", quantile(milliseconds, 0.99));
+        line(what, quantile(milliseconds, 0.5), "ms", target, &note);
+    }
     for (what, microseconds) in [("alone", &mut alone_us), ("beside scrapes", &mut beside_us)] {
         let note =
             format!("p99 {:.0}, most {:.0}", quantile(microseconds, 0.99), quantile(microseconds, 1.0));

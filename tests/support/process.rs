@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -63,13 +64,20 @@ impl Process {
 
     /// Processor time that all its threads have taken so far, user and system, seconds.
     pub fn cpu_s(&self) -> f64 {
-        /// Unit of the times in `/proc/PID/stat`, the same on every Linux.
-        const TICKS_PER_S: f64 = 100.0;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The name of the program may hold spaces; what follows its bracket begins with field 3.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<f64>().ok());
-        (ticks(14).unwrap_or(f64::NAN) + ticks(15).unwrap_or(f64::NAN)) / TICKS_PER_S
+        self.cpu_s_by_thread().values().sum()
+    }
+
+    /// The same by the name of the thread. What threads took that have ended is not known.
+    pub fn cpu_s_by_thread(&self) -> BTreeMap<String, f64> {
+        let mut by_name = BTreeMap::new();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        for task in tasks.into_iter().flatten().flatten() {
+            let text = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let on_cpu_ns: Option<f64> =
+                text("schedstat").split_whitespace().next().and_then(|ns| ns.parse().ok());
+            *by_name.entry(text("comm").trim().to_owned()).or_default() += on_cpu_ns.unwrap_or(0.0) / 1e9;
+        }
+        by_name
     }
 
     pub fn assert_running(&mut self) {

@@ -18,7 +18,7 @@ const REPEAT: Duration = Duration::from_secs(SCALER_REPEAT_S);
 pub struct Push {
     trigger: Trigger,
     engine: Handle,
-    versions: watch::Receiver<u64>,
+    moves: watch::Receiver<u64>,
     closing: Option<Closing>,
     sent: Option<bool>,
     repeat_at: Instant,
@@ -35,9 +35,9 @@ enum Woken {
 impl Push {
     /// A stream that has not said anything yet.
     pub fn new(trigger: Trigger, engine: Handle, closing: Option<Closing>) -> Self {
-        let versions = engine.versions();
+        let moves = engine.moves();
         let repeat_at = Instant::now() + REPEAT;
-        Push { trigger, engine, versions, closing, sent: None, repeat_at, failed: false }
+        Push { trigger, engine, moves, closing, sent: None, repeat_at, failed: false }
     }
 
     /// The answers, until the server closes.
@@ -54,7 +54,7 @@ impl Push {
         }
         loop {
             // Marked as seen before the board is read, so that no later board is missed.
-            self.versions.borrow_and_update();
+            self.moves.borrow_and_update();
             match self.look() {
                 Err(status) => {
                     self.failed = true;
@@ -91,7 +91,7 @@ impl Push {
     async fn wait(&mut self) -> Woken {
         let repeating = self.sent == Some(true);
         tokio::select! {
-            changed = self.versions.changed() => match changed {
+            changed = self.moves.changed() => match changed {
                 Ok(()) => Woken::Changed,
                 // The engine has ended, as it does with the process.
                 Err(_) => Woken::Ended,
