@@ -308,3 +308,7 @@ pub const BACKFILL_BATCH_MS: i64 = 1_000;
 /// Largest request in which a backfill hands samples to the engine, bytes.
 pub const BACKFILL_REQUEST_BYTES: usize = 4 << 20;
 const _: () = assert!(BACKFILL_REQUEST_BYTES < WRITE_DECODED_MAX_BYTES);
+/// Largest file of profiles, bytes: some 200,000 variants.
+pub const PROFILES_FILE_MAX_BYTES: usize = 64 << 20;
+/// Most variants whose profiles the state keeps while they are away.
+pub const STATE_PROFILES_MAX: usize = 20_000;

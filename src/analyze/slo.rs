@@ -7,8 +7,8 @@
 //! # Map
 //!
 //! [`arrivals`] counts what comes, [`shape`] follows what an average request is, [`surges`] what followed from levels
-//! like the present one. [`variant`] remembers a variant, [`fit`] learns its iteration time, and [`capacity`]
-//! turns that into requests per second within the targets. This file puts the terms together.
+//! like the present one. [`variant`] remembers a variant, [`start`] is what it starts from, [`fit`] learns its
+//! iteration time, and [`capacity`] turns that into requests per second within the targets. This file puts the terms together.
 //!
 //! # Time
 //!
@@ -19,6 +19,7 @@ pub mod arrivals;
 pub mod capacity;
 pub mod fit;
 pub mod shape;
+pub mod start;
 pub mod surges;
 pub mod variant;
 
@@ -319,8 +320,8 @@ impl ModelMemory {
         if !variant.fit.is_trusted() {
             return Sized::Unknown;
         }
-        let max_seqs = if variant.max_seqs > 0.0 { variant.max_seqs } else { max_seqs };
-        let limits = Limits { ttft_ms, itl_ms, kv_tokens: variant.kv_capacity, max_seqs };
+        let max_seqs = variant.max_seqs(max_seqs);
+        let limits = Limits { ttft_ms, itl_ms, kv_tokens: variant.kv_tokens(), max_seqs };
         match capacity(&time, &shape, &limits) {
             Some(found) => {
                 variant.computed_per_s = found.rate_per_s;

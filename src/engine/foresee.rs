@@ -29,6 +29,7 @@ impl Engine {
     pub(super) fn remember(&mut self, id: ModelId, variants: &[VariantId], recalled: &mut Recalled) {
         for (id, memory) in variants.iter().zip(recalled.variants.drain(..)) {
             self.topology.variants[*id as usize].learned = memory;
+            self.note_learned(*id);
         }
         self.topology.models[id as usize].load = std::mem::take(&mut recalled.model);
     }
@@ -55,10 +56,10 @@ pub(super) fn look_ahead(
     scratch: &mut Foresight<'_>,
 ) -> Result<Demand, Unknown> {
     let Recalled { model, variants: memories } = &mut *scratch.recalled;
-    let at = scratch.counted.iter().map(|replica| replica.at).max().ok_or(Unknown::ArrivalRate)?;
     for (memory, variant) in memories.iter_mut().zip(planned) {
-        memory.fit.state(prior(variant.config));
+        memory.begin(prior(variant.config));
     }
+    let at = scratch.counted.iter().map(|replica| replica.at).max().ok_or(Unknown::ArrivalRate)?;
     let shown = Shown {
         replicas: scratch.counted,
         held_back: scheduler.map_or(0.0, |queue| queue.size),

@@ -111,11 +111,11 @@ fn terms(demand: &Demand) -> String {
     text
 }
 
-/// What was learned, in the form that `simulate --profiles` reads: one profile per variant whose iteration time and KV
-/// cache are known.
+/// What was learned, in the form that `--profiles` and `--state` read: one profile per variant whose iteration time and
+/// KV cache were seen.
 pub fn profiles(board: &Board) -> Value {
     let profile = |entry: &Entry| {
-        let learned = entry.learned?;
+        let learned = entry.learned.as_ref().filter(|learned| learned.is_learned)?;
         let (time, kv_tokens) = learned.iteration.zip(learned.kv_tokens)?;
         let variant = &entry.variant;
         let max_seqs = learned.max_seqs.or(variant.profiles.first().map(|own| f64::from(own.max_batch)));
@@ -128,7 +128,11 @@ pub fn profiles(board: &Board) -> Value {
             "kv_tokens": kv_tokens.round() as u64,
             "iteration_ms": {"a": time.a, "b": time.b, "c": time.c, "d": time.d, "q": 0.0},
             "observations": learned.observations.round() as u64,
+            "shortfall_ratio": learned.shortfall_ratio,
         });
+        if learned.startup_is_measured {
+            profile["startup_s"] = json!(learned.startup_ms as f64 / 1000.0);
+        }
         if let Some(max_seqs) = max_seqs.filter(|most| *most >= 1.0) {
             profile["max_num_seqs"] = json!(max_seqs as u64);
         }
@@ -191,6 +195,8 @@ fn target(value: f64) -> Option<f64> {
 /// What was learned of a variant.
 fn learned(learned: &Learned) -> Value {
     json!({
+        "start": learned.origin.describe(),
+        "isLearned": learned.is_learned,
         "iterationMs": learned.iteration.map(|time| json!({
             "base": time.a,
             "perSequence": time.b,

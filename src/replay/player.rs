@@ -10,6 +10,7 @@ use crate::proto::recording as pb;
 use crate::proto::recording::record::Event;
 use crate::publish::Board;
 use crate::series::dialect::Dialects;
+use crate::simulate::profiles::starts;
 use crate::tape::cluster;
 use crate::tape::convert::documents;
 use crate::tape::digest::of_change;
@@ -121,15 +122,14 @@ impl Side {
         }
     }
 
-    fn restart(&mut self, dialects: &Arc<Dialects>, filling: bool) {
+    fn restart(&mut self, dialects: &Arc<Dialects>, profiles: &[String], filling: bool) {
         if let Some(at) = self.board.stream_time {
             self.tally.end_all(at);
         }
         let tally = std::mem::take(&mut self.tally);
         *self = Side { tally, ..Side::new(dialects) };
-        if filling {
-            self.engine = Engine::new(dialects.clone()).to_be_filled();
-        }
+        let engine = Engine::new(dialects.clone()).with_profiles(starts(profiles));
+        self.engine = if filling { engine.to_be_filled() } else { engine };
     }
 
     fn configure(&mut self, resolved: Resolved, shard: Shard) {
@@ -231,7 +231,7 @@ impl Player {
         self.outcome.runs += 1;
         let tables: Vec<&str> = start.dialects.iter().map(String::as_str).collect();
         let dialects = Arc::new(Dialects::with_extra(&tables)?);
-        self.each(|side| side.restart(&dialects, start.filling));
+        self.each(|side| side.restart(&dialects, &start.profiles, start.filling));
         self.shard = Shard { index: start.shard_index, count: start.shard_count.max(1) };
         if let (Some(other), Some(with)) = (&mut self.other, &self.with) {
             other.configure(with.clone(), self.shard);

@@ -42,6 +42,8 @@ pub struct Setup {
     pub to_be_filled: bool,
     /// The part of the models that is decided.
     pub shard: Shard,
+    /// Texts of the profiles to start from.
+    pub profiles: Vec<String>,
     /// Start of the process.
     pub started: TimeMs,
 }
@@ -302,6 +304,7 @@ impl Writer {
             filling: self.filling,
             shard_index: self.setup.shard.index,
             shard_count: self.setup.shard.count,
+            profiles: self.setup.profiles.clone(),
         };
         let mut head = Vec::new();
         frame(Event::Start(start), &mut head);
