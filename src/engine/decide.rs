@@ -296,6 +296,7 @@ fn evidence(
         fallback: seen.fallback,
         demand_per_s: seen.rate_per_s,
         demand: seen.demand,
+        bridge: seen.bridge,
         avg_spare_kv: analysis.avg_spare_kv,
         avg_spare_queue: analysis.avg_spare_queue,
         saturated: analysis.saturated(),

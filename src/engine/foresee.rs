@@ -8,6 +8,7 @@ use crate::analyze::slo::{Ask, Demand, ModelMemory, ReplicaTotals, Shown, Sized,
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{MISS_COST_DEFAULT, ModelConfig, PerfParms, Variant};
 use crate::optimize::planner::{PlanVariant, Unknown, own_profile, targets};
+use crate::units::TimeMs;
 
 /// What is remembered of one model and its variants, while it is decided.
 #[derive(Debug, Default)]
@@ -47,6 +48,17 @@ pub(super) struct Foresight<'a> {
     pub recalled: &'a mut Recalled,
 }
 
+/// What lies ahead.
+pub(super) struct Ahead {
+    pub demand: Demand,
+    /// Time of the newest sample.
+    pub at: TimeMs,
+    /// Requests that wait, the scheduler's among them.
+    pub waiting: f64,
+    /// What a missed request costs, in costs of serving one.
+    pub miss_cost: f64,
+}
+
 /// Lets the analyzer take in what the replicas show, and asks it for the demand. The capacities of the
 /// variants are left in `scratch.sized`.
 pub(super) fn look_ahead(
@@ -54,7 +66,7 @@ pub(super) fn look_ahead(
     planned: &[PlanVariant<'_>],
     scheduler: Option<SchedulerQueue>,
     scratch: &mut Foresight<'_>,
-) -> Result<Demand, Unknown> {
+) -> Result<Ahead, Unknown> {
     let Recalled { model, variants: memories } = &mut *scratch.recalled;
     for (memory, variant) in memories.iter_mut().zip(planned) {
         memory.begin(prior(variant.config));
@@ -93,13 +105,15 @@ pub(super) fn look_ahead(
     let carried = |(sized, variant): (&Sized, &PlanVariant<'_>)| {
         known(sized).map(|found| found.rate_per_s * f64::from(variant.state.current))
     };
-    Ok(model.demand(&Ask {
+    let demand = model.demand(&Ask {
         horizon_ms: memories.iter().map(VariantMemory::startup_ms).max().unwrap_or_default(),
         carried_per_s: scratch.sized.iter().zip(planned).filter_map(carried).sum(),
         ttft_ms,
         typical,
         miss_cost,
-    }))
+    });
+    let waiting = shown.held_back + shown.replicas.iter().map(|replica| replica.waiting).sum::<f64>();
+    Ok(Ahead { demand, at, waiting, miss_cost })
 }
 
 /// Parameters of the iteration-time model that the object states, as a start.

@@ -3,6 +3,7 @@
 use super::{Board, CurrentFrom, Decision, Entry, Load, NextReplica};
 use crate::analyze::slo::{Demand, Learned};
 use crate::config::check::problem_json;
+use crate::optimize::planner::Bridge;
 use crate::units::TimeMs;
 use serde_json::{Value, json};
 
@@ -81,6 +82,11 @@ impl Decision {
                 self.wanted
             ),
             TokenCapacity => format!("the tokens in use and waiting need {} replicas", self.wanted),
+            Bridge => format!(
+                "{} until slower ones are there: {}",
+                self.wanted_do("bridge"),
+                e.bridge.as_ref().map_or(load, bridge)
+            ),
             Stabilizing => format!("another count is planned, but not for its whole window yet: {counts}"),
             Transition => format!("an earlier change is under way: {counts}"),
             HoldInput => format!("input is missing, so the last known count is held: {counts}"),
@@ -88,6 +94,18 @@ impl Decision {
             Quota => "a quota allows no more cards".into(),
         }
     }
+}
+
+/// What a bridge is for, as a clause.
+fn bridge(bridge: &Bridge) -> String {
+    format!(
+        "{} of them beyond the cheapest mix, for {:.2} requests/s that nobody else could carry {} s from now; the others \
+         are expected in {} s",
+        bridge.replicas,
+        bridge.short_per_s,
+        bridge.startup_ms / 1000,
+        bridge.until_ms / 1000,
+    )
 }
 
 /// The terms of a demand, as a clause.
@@ -257,6 +275,13 @@ fn decision(decision: &Decision, capacity_per_s: Option<f64>) -> Value {
         "model": {
             "demandPerSecond": e.demand_per_s,
             "demand": e.demand.as_ref().map(|it| demand(it, capacity_per_s)),
+            "bridge": e.bridge.as_ref().map(|it| json!({
+                "variant": &*it.variant,
+                "replicas": it.replicas,
+                "startupSeconds": it.startup_ms as f64 / 1000.0,
+                "shortPerSecond": it.short_per_s,
+                "untilSeconds": it.until_ms as f64 / 1000.0,
+            })),
             "avgSpareKvCache": e.avg_spare_kv,
             "avgSpareQueue": e.avg_spare_queue,
             "saturatedReplicas": e.saturated,

@@ -2,6 +2,7 @@
 //! `starts` holds what a variant begins with, `restart`
 //! what survives one, `bridge` how a fast variant helps out while a cheap one starts.
 
+mod bridge;
 #[path = "../support/client.rs"]
 #[allow(dead_code, reason = "shared")]
 mod client;

@@ -181,6 +181,15 @@ impl VariantMemory {
         self.startup_ms.or_else(given).unwrap_or(STARTUP_MS)
     }
 
+    /// Time until the `nth` (from 1) of the replicas that are wanted and have not shown themselves is ready, ms. One
+    /// that is long overdue says nothing any more, and counts as if it were wanted now.
+    pub fn until_ready_ms(&self, at: TimeMs, nth: u32) -> i64 {
+        let startup_ms = self.startup_ms();
+        let Some(since) = self.starts.get(nth.saturating_sub(1) as usize) else { return startup_ms };
+        let left_ms = startup_ms - at.since(*since);
+        if left_ms < -startup_ms / 2 { startup_ms } else { left_ms.clamp(0, startup_ms) }
+    }
+
     /// Notes how many replicas are wanted: each one more is a start that is waited for, each one fewer
     /// takes back the newest.
     pub fn note_wanted(&mut self, at: TimeMs, wanted: u32) {
