@@ -79,6 +79,7 @@ pub(super) fn look_ahead(
         at,
     };
     model.observe(&shown, memories);
+    memories.iter_mut().for_each(|memory| memory.note_expected(at));
     scratch.sized.clear();
     let (mut has_targets, mut ttft_ms) = (false, 0.0_f64);
     for (memory, variant) in memories.iter_mut().zip(planned) {

@@ -42,6 +42,8 @@ pub struct VariantMemory {
     wanted: Option<u32>,
     /// When the replicas that have not shown themselves yet were wanted, oldest first.
     starts: VecDeque<TimeMs>,
+    /// The same as it was when the newest samples came: what is decided upon them is no part of it.
+    expected: (Option<TimeMs>, Vec<TimeMs>),
     most_running: f64,
     /// Most sequences that run together, as learned; 0 while not known.
     max_seqs: f64,
@@ -181,11 +183,20 @@ impl VariantMemory {
         self.startup_ms.or_else(given).unwrap_or(STARTUP_MS)
     }
 
-    /// Time until the `nth` (from 1) of the replicas that are wanted and have not shown themselves is ready, ms. One
-    /// that is long overdue says nothing any more, and counts as if it were wanted now.
+    /// Notes which replicas are waited for when the samples of `at` come.
+    pub fn note_expected(&mut self, at: TimeMs) {
+        if self.expected.0 != Some(at) {
+            self.expected.0 = Some(at);
+            self.expected.1.clear();
+            self.expected.1.extend(&self.starts);
+        }
+    }
+
+    /// Time until the `nth` (from 1) of the replicas that are waited for is ready, ms. One that is long overdue says
+    /// nothing any more, and counts as if it were wanted now.
     pub fn until_ready_ms(&self, at: TimeMs, nth: u32) -> i64 {
         let startup_ms = self.startup_ms();
-        let Some(since) = self.starts.get(nth.saturating_sub(1) as usize) else { return startup_ms };
+        let Some(since) = self.expected.1.get(nth.saturating_sub(1) as usize) else { return startup_ms };
         let left_ms = startup_ms - at.since(*since);
         if left_ms < -startup_ms / 2 { startup_ms } else { left_ms.clamp(0, startup_ms) }
     }
