@@ -293,6 +293,8 @@ pub const REVIEWS_REMEMBERED_MAX: usize = 4096;
 pub const REVIEWS_UNDER_WAY_MAX: usize = 64;
 /// Longest wait for the cluster's word, seconds.
 pub const REVIEW_MAX_S: u64 = 10;
+/// The end of a backfill's span that is never skipped for want of time, ms: longer than a decided change is waited for.
+pub const BACKFILL_RECENT_MS: i64 = 15 * 60_000;
 /// Span of time that one request of the backfill asks for, ms.
 pub const BACKFILL_SLICE_MS: i64 = 60_000;
 /// The span is halved down to this when an answer is too large, ms.

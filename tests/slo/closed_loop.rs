@@ -100,7 +100,9 @@ pub struct Loop {
     collector: Collector,
     pub engine: Engine,
     oracle: Engine,
-    resolved: Resolved,
+    pub resolved: Resolved,
+    /// What was written and when, where that is to be kept.
+    pub recorded: Option<Vec<(TimeMs, Vec<u8>)>>,
     /// Requests served, and those of them that met the targets.
     pub served: (u64, u64),
 }
@@ -116,6 +118,7 @@ impl Loop {
             engine: engine(),
             oracle: engine(),
             resolved: Resolved::default(),
+            recorded: None,
             served: (0, 0),
         };
         it.configure(yaml);
@@ -145,6 +148,9 @@ impl Loop {
             self.oracle.write_v1(&bytes, now).expect("the request is sound");
             self.engine.publish();
             self.publish_oracle();
+            if let Some(recorded) = &mut self.recorded {
+                recorded.push((now, bytes));
+            }
             let wanted = self.engine.board().entries.iter();
             let wanted =
                 wanted.filter_map(|(key, entry)| Some((key.clone(), entry.decision.as_ref()?.desired)));
