@@ -2,6 +2,7 @@
 
 mod configurer;
 mod security;
+mod state;
 
 use crate::backfill::Backfill;
 use crate::client::Client;
@@ -19,7 +20,7 @@ use crate::runner::{self, Clock, Handle, wall_now};
 use crate::series::dialect::Dialects;
 use crate::serve::rotation::Rotation;
 use crate::serve::{self, Closing, Context, OwnMetrics};
-use crate::simulate;
+use crate::simulate::{self, profiles::starts};
 use crate::size;
 use crate::tape::{Recorder, Recording, Setup};
 use anyhow::Context as _;
@@ -113,12 +114,13 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     let tables: Vec<&str> = settings.dialects.iter().map(String::as_str).collect();
     let dialects = Dialects::with_extra(&tables)?;
     let backfill = settings.backfill.as_ref().map(|settings| backfill(settings, &dialects)).transpose()?;
-    let engine = Engine::new(Arc::new(dialects)).with_series_max(settings.limits.series);
-    let engine = if backfill.is_some() { engine.to_be_filled() } else { engine };
+    let (profiles, state) = state::known(&settings.learned);
+    let engine = new_engine(settings, dialects, &profiles);
     let setup = Setup {
         dialects: settings.dialects.clone(),
         sample_clock: settings.clock == Clock::Samples,
         to_be_filled: backfill.is_some(),
+        profiles,
         shard: settings.cluster.shard,
         series_max: settings.limits.series,
         ..Setup::default()
@@ -147,9 +149,10 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
     if let Some(backfill) = backfill {
         tokio::spawn(backfill.run(engine.clone(), own.clone()));
     }
-    let context = Context::limited(engine, settings.wva_aliases, own, source.reload, settings.limits);
+    let context = Context::limited(engine.clone(), settings.wva_aliases, own, source.reload, settings.limits);
     let context = Context { access: Arc::new(guards.access), ..context };
     let (open, closing) = watch::channel(());
+    let keeping = state.map(|state| tokio::spawn(state.follow(engine.clone(), closing.clone())));
     let external = match &settings.external_metrics {
         Some(external) => {
             let shutdown = Closing::new(closing).closed();
@@ -168,11 +171,20 @@ async fn run_server(settings: &Settings) -> anyhow::Result<()> {
         external.await.context("the external metrics API ended badly")?;
     }
     source.end.await;
+    if let Some(keeping) = keeping {
+        keeping.await.context("the state was not written")?;
+    }
     if let Some(recording) = recording {
         recording.close(RECORD_END_MAX);
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn new_engine(settings: &Settings, dialects: Dialects, profiles: &[String]) -> Engine {
+    let engine = Engine::new(Arc::new(dialects)).with_series_max(settings.limits.series);
+    let engine = engine.with_profiles(starts(profiles));
+    if settings.backfill.is_some() { engine.to_be_filled() } else { engine }
 }
 
 fn backfill(settings: &BackfillSettings, dialects: &Dialects) -> anyhow::Result<Backfill> {

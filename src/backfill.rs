@@ -6,8 +6,10 @@
 //! and writes are answered 503: their sender repeats them, and what arrives twice is known by its time.
 //!
 //! Remote read is asked first, in slices of time that bound the memory; a server without it is asked by range
-//! selectors of its query API. When the time for all this is over the sidecar starts with what it has.
+//! selectors of its query API. Where there is no time for all of the past, the last quarter of an hour and as much
+//! before it as there is time for is read. When the time is over the sidecar starts with what it has.
 
+mod pace;
 mod replay;
 mod source;
 
@@ -18,6 +20,7 @@ use crate::limits::{BACKFILL_SAMPLES_MAX, BACKFILL_SLICE_MIN_MS, BACKFILL_SLICE_
 use crate::runner::{Handle, wall_now};
 use crate::serve::OwnMetrics;
 use crate::units::TimeMs;
+use pace::Pace;
 use replay::Replay;
 use source::Source;
 use std::sync::Arc;
@@ -86,8 +89,15 @@ impl Backfill {
         let mut slice_ms = BACKFILL_SLICE_MS;
         let mut from = start;
         let mut is_waited_for = false;
+        let (mut pace, mut tenths) = (Pace::new(self.wait), 0);
         while !done.is_whole {
             let now = wall_now();
+            let (begun, before) = (Instant::now(), done.samples);
+            let skipped_ms = now.since(from) - pace.affordable_ms(now.since(from));
+            if skipped_ms > 0 {
+                tracing::info!("no time for all of the past: {} min of it are left out", skipped_ms / 60_000);
+                from = from + skipped_ms;
+            }
             let to = (from + slice_ms - 1).min(now);
             match source.read(from, to).await {
                 Ok(series) => {
@@ -106,19 +116,23 @@ impl Backfill {
                         tracing::warn!(%why, "cannot fill the windows yet; trying again for {:?}", self.wait);
                     }
                     tokio::time::sleep(RETRY).await;
+                    pace.wait(begun.elapsed());
                     continue;
                 }
                 Err(error) => return Err(error),
             }
+            pace.note(to.since(from), done.samples - before, begun.elapsed());
             from = to + 1;
             done.is_whole = wall_now().since(to) <= PRESENT_MS;
             let share = to.since(start) as f64 / wall_now().since(start).max(1) as f64;
             own.backfilled(done.samples, share.clamp(0.0, 1.0));
-            tracing::info!(
-                samples = done.samples,
-                "filling the windows from Prometheus: {:.0} %",
-                share * 100.0
-            );
+            if std::mem::replace(&mut tenths, (share * 10.0) as i64) != (share * 10.0) as i64 {
+                tracing::info!(
+                    samples = done.samples,
+                    "filling the windows from Prometheus: {:.0} %",
+                    share * 100.0
+                );
+            }
             if done.samples > BACKFILL_SAMPLES_MAX {
                 return Err(SourceError::TooMany);
             }

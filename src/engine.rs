@@ -30,6 +30,7 @@ mod observe;
 mod plan;
 mod readings;
 mod shape;
+mod starts;
 mod stats;
 mod store;
 mod subjects;
@@ -150,6 +151,7 @@ pub struct Engine {
     scratch: Scratch,
     interned: ingest_v2::Interned,
     first_pass: follow::FirstPass,
+    starts: starts::Starts,
 }
 
 impl Engine {
@@ -186,6 +188,7 @@ impl Engine {
             scratch: Scratch::default(),
             interned: ingest_v2::Interned::default(),
             first_pass: follow::FirstPass::default(),
+            starts: starts::Starts::default(),
         }
     }
 
@@ -218,6 +221,7 @@ impl Engine {
     /// Takes over a configuration with the problems found in it. Only touched models are recomputed.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot, problems: Arc<[Problem]>) {
         let change = self.topology.apply(snapshot);
+        self.regroup();
         self.cards.configure(&snapshot.inventory);
         self.problems = problems;
         self.configured = true;
@@ -262,13 +266,9 @@ impl Engine {
                 self.moved.push(key);
             }
         }
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for model in dirty.drain(..) {
-            if self.topology.models.contains(model as usize) {
-                self.recompute(model);
-            }
-        }
-        self.dirty = dirty;
+        self.recompute_dirty();
+        self.give_starts();
+        self.recompute_dirty();
         self.count_nodes();
         self.share_cards(&mut next);
         self.publish_surroundings(&mut next);
@@ -282,6 +282,16 @@ impl Engine {
         board.stream_time = (self.stream > TimeMs::MIN).then_some(self.stream);
         self.board = Arc::new(board);
         Some(self.board.clone())
+    }
+
+    fn recompute_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for model in dirty.drain(..) {
+            if self.topology.models.contains(model as usize) {
+                self.recompute(model);
+            }
+        }
+        self.dirty = dirty;
     }
 
     /// Puts what is not an entry on the board: configuration problems and what matched nothing.

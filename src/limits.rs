@@ -298,6 +298,8 @@ pub const REVIEWS_REMEMBERED_MAX: usize = 4096;
 pub const REVIEWS_UNDER_WAY_MAX: usize = 64;
 /// Longest wait for the cluster's word, seconds.
 pub const REVIEW_MAX_S: u64 = 10;
+/// The end of a backfill's span that is never skipped for want of time, ms: longer than a decided change is waited for.
+pub const BACKFILL_RECENT_MS: i64 = 15 * 60_000;
 /// Span of time that one request of the backfill asks for, ms.
 pub const BACKFILL_SLICE_MS: i64 = 60_000;
 /// The span is halved down to this when an answer is too large, ms.
@@ -313,3 +315,7 @@ pub const BACKFILL_BATCH_MS: i64 = 1_000;
 /// Largest request in which a backfill hands samples to the engine, bytes.
 pub const BACKFILL_REQUEST_BYTES: usize = 4 << 20;
 const _: () = assert!(BACKFILL_REQUEST_BYTES < WRITE_DECODED_MAX_BYTES);
+/// Largest file of profiles, bytes: some 200,000 variants.
+pub const PROFILES_FILE_MAX_BYTES: usize = 64 << 20;
+/// Most variants whose profiles the state keeps while they are away.
+pub const STATE_PROFILES_MAX: usize = 20_000;

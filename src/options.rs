@@ -5,6 +5,7 @@
 mod backfill;
 mod check;
 mod cluster;
+mod learned;
 mod limits;
 mod recording;
 mod security;
@@ -14,6 +15,7 @@ mod size;
 pub use backfill::{BackfillFlags, BackfillSettings};
 pub use check::{CheckFlags, WithinFlags};
 pub use cluster::{Actuation, ClusterFlags, ClusterSettings, LeaseSettings};
+pub use learned::LearnedSettings;
 pub use recording::{RecordFlags, ReplayFlags};
 pub use security::{ExternalMetrics, Security, SecurityFlags};
 pub use simulate::SimulateFlags;
@@ -27,6 +29,7 @@ use crate::limits::{HISTORY_STEP_MAX_MS, HISTORY_STEP_MIN_MS, Limits};
 use crate::recorder::RecordSettings;
 use crate::runner::Clock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use learned::LearnedFlags;
 use limits::LimitFlags;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -127,6 +130,8 @@ pub struct ServeFlags {
     log: Option<String>,
     #[command(flatten)]
     tape: RecordFlags,
+    #[command(flatten)]
+    learned: LearnedFlags,
     #[command(flatten)]
     limits: LimitFlags,
     #[command(flatten)]
@@ -250,6 +255,8 @@ struct FileSettings {
     log: Option<String>,
     record: Option<PathBuf>,
     record_size: Option<String>,
+    profiles: Option<PathBuf>,
+    state: Option<PathBuf>,
     limits: LimitFlags,
     security: SecurityFlags,
     cluster: ClusterFlags,
@@ -303,6 +310,8 @@ pub struct Settings {
     pub log: String,
     /// Folder of the recording and its largest size in bytes.
     pub tape: Option<(PathBuf, u64)>,
+    /// What `slo` starts from, and where it keeps what it learns.
+    pub learned: LearnedSettings,
     /// Limits.
     pub limits: Limits,
     /// TLS and authentication.
@@ -344,6 +353,7 @@ impl ServeFlags {
             (None, None) => Clock::Wall,
         };
         let backfill = self.backfill.settle(&file, clock)?;
+        let learned = self.learned.settle(&file)?;
         let dialects = if self.dialects.is_empty() { file.dialects } else { self.dialects };
         let source = self.source.or(file.source).unwrap_or(Source::Files);
         let tape = self.tape.over(file.record, file.record_size.as_deref())?;
@@ -371,6 +381,7 @@ impl ServeFlags {
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
             tape,
+            learned,
             limits,
             security,
             external_metrics,

@@ -13,7 +13,7 @@ pub mod select;
 use crate::analyze::slo::{Demand, Learned};
 use crate::config::{Mode, Problem, SaturationConfig, Variant, VariantKey};
 pub use crate::optimize::cause::Cause;
-use crate::optimize::planner::Unknown;
+use crate::optimize::planner::{Bridge, Unknown};
 use crate::series::Signal;
 use crate::units::TimeMs;
 use imbl::OrdMap;
@@ -188,6 +188,8 @@ pub struct Evidence {
     pub demand_per_s: Option<f64>,
     /// The terms of that rate, where `slo` decided.
     pub demand: Option<Demand>,
+    /// Replicas of a fast variant that stand in for slower ones until these are ready.
+    pub bridge: Option<Bridge>,
     /// Average spare KV usage of the replicas that are not saturated, 0..1.
     pub avg_spare_kv: f64,
     /// Average spare queue of the replicas that are not saturated.

@@ -21,15 +21,19 @@ use axum::routing::any;
 use client::Answer;
 use inferno_sidecar::backfill::Backfill;
 use inferno_sidecar::client::{Client, ClientSettings};
+use inferno_sidecar::config::Mode;
 use inferno_sidecar::config::objects::documents;
 use inferno_sidecar::config::resolve::{Resolved, resolve};
-use inferno_sidecar::emulate::standard::CONFIG_YAML;
+use inferno_sidecar::emulate::Collector;
+use inferno_sidecar::emulate::fleet::Fleet;
+use inferno_sidecar::emulate::standard::{self, CONFIG_YAML, ScenarioKind, StandardOptions, config_yaml};
 use inferno_sidecar::engine::Engine;
 use inferno_sidecar::proto::{TimeSeries, WriteRequest};
 use inferno_sidecar::publish::{Board, Load};
 use inferno_sidecar::runner::{self, Clock, Handle, wall_now};
 use inferno_sidecar::series::dialect::Dialects;
 use inferno_sidecar::serve::{self, Context, OwnMetrics};
+use inferno_sidecar::units::TimeMs;
 use process::Process;
 use prost::Message;
 use real::Prometheus;
@@ -102,9 +106,13 @@ struct Sidecar {
 
 impl Sidecar {
     async fn start() -> Self {
+        Self::with(CONFIG_YAML).await
+    }
+
+    async fn with(config: &str) -> Self {
         let engine = Engine::new(Arc::new(Dialects::built_in())).to_be_filled();
         let (engine, _thread) = runner::spawn(engine, Clock::Wall).expect("threads start");
-        let resolved = resolve(&documents("demo.yaml", CONFIG_YAML), &Resolved::default());
+        let resolved = resolve(&documents("demo.yaml", config), &Resolved::default());
         engine.apply(resolved.snapshot, Arc::from([])).expect("the engine runs");
         let own = Arc::new(OwnMetrics::new().expect("the metrics are valid"));
         let context = Context::new(engine.clone(), true, own.clone(), Arc::new(|| Ok(())));
@@ -116,11 +124,15 @@ impl Sidecar {
 
     /// Fills the windows from the server at `url`.
     async fn fill(&self, url: &str, wait: Duration) {
+        self.fill_span(url, SPAN_MS, wait).await;
+    }
+
+    async fn fill_span(&self, url: &str, span_ms: i64, wait: Duration) {
         let backfill = Backfill {
             url: url.into(),
             client: Client::new(ClientSettings::default()).expect("nothing is set"),
             metrics: Dialects::built_in().rows().iter().map(|row| row.metric.clone()).collect(),
-            span_ms: SPAN_MS,
+            span_ms,
             wait,
         };
         backfill.run(self.engine.clone(), self.own.clone()).await;
@@ -169,6 +181,77 @@ async fn filled_from_prometheus_it_decides_like_one_that_heard_the_stream() {
     assert_eq!(numbers(&sidecar.engine.board()), heard(&stored));
     let scalings = client::get(sidecar.address, "/metrics").await.expect("an answer");
     assert!(!scalings.text().contains("inferno_replica_scaling_total{"), "the past is not counted again");
+}
+
+/// Two hours and twenty minutes of the demo's fleet under `slo`, a crest of the load every forty minutes, scraped every
+/// 15 s; each scrape with its time, and the engine that heard it all.
+fn under_slo() -> (Engine, Vec<(i64, Vec<TimeSeries>)>) {
+    const STEPS: i64 = 140 * 4;
+    let begin = TimeMs(wall_now().0 - STEPS * SCRAPE_MS);
+    let options = StandardOptions {
+        start: begin,
+        scenario: ScenarioKind::Diurnal,
+        duration_ms: 40 * 60_000,
+        ..StandardOptions::default()
+    };
+    let (mut fleet, mut collector) = (Fleet::new(standard::spec(&options)), Collector::new());
+    let mut engine = Engine::new(Arc::new(Dialects::built_in()));
+    let resolved = resolve(&documents("demo.yaml", &slo_yaml()), &Resolved::default());
+    engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
+    let mut stored = Vec::new();
+    for step in 1..=STEPS {
+        let now = begin + step * SCRAPE_MS;
+        fleet.advance_to(now);
+        let scrape = collector.collect(&fleet, now);
+        engine.write_v1(&request(scrape.clone()), now).expect("the request is sound");
+        engine.publish();
+        stored.push((now.0, scrape));
+        let entries = engine.board().entries.values();
+        let wanted = entries.filter_map(|entry| Some((entry.variant.key.clone(), entry.desired()?)));
+        for (key, desired) in wanted.collect::<Vec<_>>() {
+            fleet.set_replicas(&key.namespace, &key.name, desired);
+        }
+    }
+    (engine, stored)
+}
+
+fn slo_yaml() -> String {
+    config_yaml(Mode::parse("slo").expect("the mode exists"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filled_from_prometheus_it_knows_what_slo_had_learned() {
+    let Some(prometheus) = Prometheus::start("", &["--web.enable-remote-write-receiver"]).await else {
+        return;
+    };
+    let (heard, stored) = under_slo();
+    for (_, scrape) in &stored {
+        let answer = write(prometheus.address, scrape.clone()).await;
+        assert!(answer.status.is_success(), "{}", answer.text());
+    }
+    let sidecar = Sidecar::with(&slo_yaml()).await;
+    let url = format!("http://{}/", prometheus.address);
+    sidecar.fill_span(&url, 2 * 3_600_000, Duration::from_secs(30)).await;
+    let board = sidecar.board().await;
+    for (key, before) in &heard.board().entries {
+        let after = &board.entries[key];
+        let (known, learned) = (before.learned.as_ref(), after.learned.as_ref());
+        let (known, learned) = (known.expect("mode slo"), learned.expect("mode slo"));
+        println!(
+            "{key}: desired {:?}, then {:?}\n  {known:?}\n  {learned:?}",
+            before.desired(),
+            after.desired()
+        );
+        assert_eq!(after.desired(), before.desired(), "{key}");
+        assert_eq!(learned.is_learned, known.is_learned, "{key}");
+        let apart_ms = learned.startup_ms - known.startup_ms;
+        assert!(!learned.startup_is_measured || apart_ms.abs() <= SCRAPE_MS, "{key}: {apart_ms} ms apart");
+        let fallback = after.decision.as_ref().and_then(|decision| decision.evidence.fallback);
+        assert_eq!(fallback, None, "{key} need not learn anew");
+        let capacities = known.capacity_per_s.zip(learned.capacity_per_s);
+        let ratio = capacities.map_or(1.0, |(known, learned)| learned / known);
+        assert!((ratio - 1.0).abs() < 0.05, "{key}: {known:?} {learned:?}");
+    }
 }
 
 /// VictoriaMetrics has no remote read.

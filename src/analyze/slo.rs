@@ -7,7 +7,7 @@
 //! # Map
 //!
 //! [`arrivals`] counts what comes, [`shape`] follows what an average request is, [`season`] what recurs, [`surges`] what
-//! followed from levels like the present one. [`variant`] remembers a variant, [`fit`] learns its iteration time,
+//! followed from levels like the present one. [`variant`] remembers a variant, [`start`] is what it starts from, [`fit`] learns its iteration time,
 //! [`capacity`] turns that into requests per second within the targets, and [`ttft`] corrects it by measured times.
 //! This file puts the terms together.
 //!
@@ -22,6 +22,7 @@ pub mod fit;
 mod replica;
 pub mod season;
 pub mod shape;
+pub mod start;
 pub mod surges;
 pub mod ttft;
 pub mod variant;
@@ -260,13 +261,13 @@ impl ModelMemory {
         if !variant.fit.is_trusted() {
             return Sized::Unknown;
         }
-        let max_seqs = if variant.max_seqs > 0.0 { variant.max_seqs } else { max_seqs };
+        let max_seqs = variant.max_seqs(max_seqs);
         let limits = Limits {
             wanted: Wanted::of(targets.attainment),
             ttft: variant.ttft.correction(),
             ttft_ms: targets.ttft_ms,
             itl_ms: targets.itl_ms,
-            kv_tokens: variant.kv_capacity,
+            kv_tokens: variant.kv_tokens(),
             max_seqs,
         };
         match capacity(&time, &shape, &limits) {

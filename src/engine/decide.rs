@@ -179,7 +179,14 @@ impl Engine {
         finish_load(observed, &config.saturation);
         let variant = &mut self.topology.variants[id as usize];
         (variant.plan, variant.pods) = (plan, observed.pods);
-        if let Some(plan) = &variant.plan {
+        if self.filling {
+            // In the past somebody else decided, whose wishes show in the replicas that there were, a scrape later.
+            let target = variant.target.and_then(|id| self.store.targets.get(id as usize));
+            let scrape_ms = target.and_then(|target| target.interval.ms()).unwrap_or(0);
+            if let Some((pods, _)) = observed.target {
+                variant.learned.note_wanted(stream - scrape_ms, pods);
+            }
+        } else if let Some(plan) = &variant.plan {
             variant.learned.note_wanted(stream, plan.desired);
         }
         let learned = is_learning.then(|| variant.learned.summary());
@@ -297,6 +304,7 @@ fn evidence(
         fallback: seen.fallback,
         demand_per_s: seen.rate_per_s,
         demand: seen.demand,
+        bridge: seen.bridge,
         avg_spare_kv: analysis.avg_spare_kv,
         avg_spare_queue: analysis.avg_spare_queue,
         saturated: analysis.saturated(),

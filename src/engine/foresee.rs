@@ -10,6 +10,7 @@ use crate::analyze::slo::{
 use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ATTAINMENT_DEFAULT, ModelConfig, PerfParms, Variant, miss_cost_of};
 use crate::optimize::planner::{PlanVariant, Unknown, own_profile, targets};
+use crate::units::TimeMs;
 
 /// What is remembered of one model and its variants, while it is decided.
 #[derive(Debug, Default)]
@@ -31,6 +32,7 @@ impl Engine {
     pub(super) fn remember(&mut self, id: ModelId, variants: &[VariantId], recalled: &mut Recalled) {
         for (id, memory) in variants.iter().zip(recalled.variants.drain(..)) {
             self.topology.variants[*id as usize].learned = memory;
+            self.note_learned(*id);
         }
         self.topology.models[id as usize].load = std::mem::take(&mut recalled.model);
     }
@@ -48,6 +50,17 @@ pub(super) struct Foresight<'a> {
     pub recalled: &'a mut Recalled,
 }
 
+/// What lies ahead.
+pub(super) struct Ahead {
+    pub demand: Demand,
+    /// Time of the newest sample.
+    pub at: TimeMs,
+    /// Requests that wait, the scheduler's among them.
+    pub waiting: f64,
+    /// What a missed request costs, in costs of serving one.
+    pub miss_cost: f64,
+}
+
 /// Lets the analyzer take in what the replicas show, and asks it for the demand. The capacities of the
 /// variants are left in `scratch.sized`.
 pub(super) fn look_ahead(
@@ -55,12 +68,12 @@ pub(super) fn look_ahead(
     planned: &[PlanVariant<'_>],
     scheduler: Option<SchedulerQueue>,
     scratch: &mut Foresight<'_>,
-) -> Result<Demand, Unknown> {
+) -> Result<Ahead, Unknown> {
     let Recalled { model, variants: memories } = &mut *scratch.recalled;
-    let at = scratch.counted.iter().map(|replica| replica.at).max().ok_or(Unknown::ArrivalRate)?;
     for (memory, variant) in memories.iter_mut().zip(planned) {
-        memory.fit.state(prior(variant.config));
+        memory.begin(prior(variant.config));
     }
+    let at = scratch.counted.iter().map(|replica| replica.at).max().ok_or(Unknown::ArrivalRate)?;
     let shown = Shown {
         replicas: scratch.counted,
         held_back: scheduler.map_or(0.0, |queue| queue.size),
@@ -68,6 +81,7 @@ pub(super) fn look_ahead(
         at,
     };
     model.observe(&shown, memories);
+    memories.iter_mut().for_each(|memory| memory.note_expected(at));
     scratch.sized.clear();
     let (mut has_targets, mut ttft_ms) = (false, 0.0_f64);
     for (memory, variant) in memories.iter_mut().zip(planned) {
@@ -97,13 +111,15 @@ pub(super) fn look_ahead(
     let carried = |(sized, variant): (&Sized, &PlanVariant<'_>)| {
         known(sized).map(|found| found.rate_per_s * f64::from(variant.state.current))
     };
-    Ok(model.demand(&Ask {
+    let demand = model.demand(&Ask {
         horizon_ms: memories.iter().map(VariantMemory::startup_ms).max().unwrap_or_default(),
         carried_per_s: scratch.sized.iter().zip(planned).filter_map(carried).sum(),
         ttft_ms,
         typical,
         miss_cost,
-    }))
+    });
+    let waiting = shown.held_back + shown.replicas.iter().map(|replica| replica.waiting).sum::<f64>();
+    Ok(Ahead { demand, at, waiting, miss_cost })
 }
 
 /// Parameters of the iteration-time model that the object states, as a start.

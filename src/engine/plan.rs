@@ -1,7 +1,7 @@
 //! What the mode of a model wants: saturation's targets, or the planner's where the mode sizes by demand.
 
 use super::change::saturation_targets;
-use super::foresee::{Foresight, look_ahead};
+use super::foresee::{Ahead, Foresight, look_ahead};
 use super::observe::{Arrivals, Observed, Totals};
 use super::topology::{ModelId, VariantId};
 use super::{Engine, Scratch};
@@ -12,21 +12,28 @@ use crate::analyze::tokens::SchedulerQueue;
 use crate::config::{ModelConfig, ModelKey};
 use crate::limits::{BACKLOG_DRAIN_MS, REQUESTS_MEASURED_MIN};
 use crate::optimize::cause::Cause;
-use crate::optimize::planner::{PlanInput, PlanVariant, Unknown, Wish, arbitrate, hold, name_causes};
+use crate::optimize::planner::{
+    Bridge, Outlook, PlanInput, PlanVariant, Unknown, Wish, arbitrate, hold, name_causes,
+};
 use crate::optimize::stabilize::Windows;
 use crate::publish::{Advice, NextReplica};
 use crate::units::TimeMs;
 
 /// What the demand-driven analyzers were told, for the evidence.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DemandSeen {
     /// Requests per second to be carried, over all variants: those that arrive and the backlog's share.
     pub rate_per_s: Option<f64>,
     /// The terms of that rate, where `slo` decided.
     pub demand: Option<Demand>,
+    /// Replicas that stand in for slower ones.
+    pub bridge: Option<Bridge>,
     /// Why the mode could not decide, so that saturation did.
     pub fallback: Option<Unknown>,
 }
+
+/// The demand, and the replicas that stand in for slower ones.
+type Foreseen = (Demand, Option<Bridge>);
 
 impl Engine {
     /// Fills `scratch.plan`, one per variant, by the mode of the model. `idle_allowed`: no request was seen that
@@ -43,9 +50,10 @@ impl Engine {
         let mut seen = DemandSeen { rate_per_s: demand_per_s(scratch, held_back), ..DemandSeen::default() };
         if config.mode.sizes_by_demand() {
             match self.wishes_of((id, model), config, variants, scheduler, &seen, scratch) {
-                Ok(demand) => {
-                    if let Some(demand) = demand {
+                Ok(foreseen) => {
+                    if let Some((demand, bridge)) = foreseen {
                         (seen.rate_per_s, seen.demand) = (Some(demand.ready_for_per_s()), Some(demand));
+                        seen.bridge = bridge;
                     }
                     scratch.plan.clear();
                     scratch.plan.extend(scratch.wishes.iter().map(|wish| (wish.replicas, wish.cause)));
@@ -110,7 +118,7 @@ impl Engine {
         scheduler: Option<SchedulerQueue>,
         seen: &DemandSeen,
         scratch: &mut Scratch,
-    ) -> Result<Option<Demand>, Unknown> {
+    ) -> Result<Option<Foreseen>, Unknown> {
         if !config.mode.slo {
             return self.wishes((id, model), config, variants, scheduler, seen, scratch);
         }
@@ -135,7 +143,7 @@ impl Engine {
         scheduler: Option<SchedulerQueue>,
         seen: &DemandSeen,
         scratch: &mut Scratch,
-    ) -> Result<Option<Demand>, Unknown> {
+    ) -> Result<Option<Foreseen>, Unknown> {
         if config.mode.saturation {
             self.saturation_of_what_runs(variants, scratch);
         }
@@ -163,12 +171,15 @@ impl Engine {
             is_partial: observed.iter().any(silent),
             observed_at: observed.iter().filter_map(|o| o.health.newest_sample).max().unwrap_or(self.stream),
         };
-        let mut demand = None;
+        let mut foreseen = None;
         if config.mode.slo {
             let mut foresight = Foresight { counted, tokens: tokens_known, sized, recalled };
-            let foreseen = look_ahead(config, &states_of, scheduler, &mut foresight)?;
-            self.planner.by_foresight(wishes, &input, sized, &foreseen)?;
-            demand = Some(foreseen);
+            let Ahead { demand, at, waiting, miss_cost } =
+                look_ahead(config, &states_of, scheduler, &mut foresight)?;
+            let memories = &recalled.variants;
+            let outlook = Outlook { demand: &demand, memories, at, waiting, miss_cost };
+            let bridge = self.planner.by_foresight(wishes, &input, sized, &outlook)?;
+            foreseen = Some((demand, bridge));
         } else {
             self.planner.wishes(wishes, config.mode, &mut self.token_memory, &input)?;
         }
@@ -181,7 +192,7 @@ impl Engine {
         for (id, wish) in variants.iter().zip(wishes.iter()) {
             self.topology.variants[*id as usize].sizing = wish.sizing;
         }
-        Ok(demand)
+        Ok(foreseen)
     }
 
     /// Applies the stabilisation windows to a plan that is within bounds; bounds themselves allow no delay.

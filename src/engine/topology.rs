@@ -107,6 +107,8 @@ pub struct VariantState {
     pub sizing: Option<Sizing>,
     /// What the `slo` analyzer has learned of it.
     pub learned: VariantMemory,
+    /// That is enough to be a start for others.
+    pub is_lending: bool,
 }
 
 /// One model of the snapshot.
@@ -264,6 +266,11 @@ impl Topology {
                     // Another target or model is another workload: its old decision says nothing.
                     (state.plan, state.decision) = (None, None);
                 }
+                let hardware = |of: &Variant| (of.model_id.clone(), of.accelerator.clone(), of.acc_count);
+                if hardware(&state.config) != hardware(config) {
+                    // Other hardware is as fast as it is; what was learned is of the one before.
+                    (state.learned, state.is_lending) = (VariantMemory::default(), false);
+                }
                 let old_model = std::mem::replace(&mut state.model, model);
                 state.config = config.clone();
                 (state.variant_id, state.labels) = names(config);
@@ -287,6 +294,7 @@ impl Topology {
                     stabilizer: Stabilizer::default(),
                     sizing: None,
                     learned: VariantMemory::default(),
+                    is_lending: false,
                 }) as VariantId;
                 self.variant_ids.insert(key.clone(), id);
                 id

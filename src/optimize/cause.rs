@@ -44,6 +44,8 @@ pub enum Cause {
     Unreachable,
     /// The tokens that the replicas can hold.
     TokenCapacity,
+    /// A fast variant stands in for slower replicas until they are ready.
+    Bridge,
     /// Fewer are enough, but not for the whole stabilisation window yet.
     Stabilizing,
     /// An earlier change is still being carried out.
@@ -85,6 +87,7 @@ impl Cause {
             Cause::ServiceLimit => "service_limit",
             Cause::Unreachable => "unreachable",
             Cause::TokenCapacity => "token_capacity",
+            Cause::Bridge => "bridge",
             Cause::Stabilizing => "stabilizing",
             Cause::Transition => "transition",
             Cause::HoldInput => "hold_input",

@@ -13,7 +13,10 @@
 //! Wishes are functions of what is observed. What was asked for before is looked at by [`hold`] alone, after
 //! them: it keeps what must not be lowered, and given its own answer it gives it again.
 
+mod bridge;
 mod foresight;
+
+pub use bridge::{Bridge, Outlook};
 
 use super::cause::Cause;
 use super::cost_aware::{self, CostAware, Step};

@@ -6,8 +6,8 @@ use crate::runner::Clock;
 use clap::Args;
 use std::time::Duration;
 
-/// Default of `--backfill`, ms: longer than a decided change is waited for.
-const BACKFILL_MS: i64 = 15 * 60_000;
+/// Default of `--backfill`, ms: as far as the `slo` policy looks back.
+const BACKFILL_MS: i64 = 2 * 3_600_000;
 /// Default of `--backfill-wait`, ms.
 const BACKFILL_WAIT_MS: i64 = 30_000;
 
@@ -18,7 +18,7 @@ pub struct BackfillFlags {
     /// http://127.0.0.1:9090; without it they fill as samples stream in.
     #[arg(long, value_name = "URL", env = "INFERNO_PROMETHEUS_URL")]
     prometheus_url: Option<String>,
-    /// How far back the windows are filled; 0 for not at all [default: 15m].
+    /// How far back the windows are filled; 0 for not at all [default: 2h].
     #[arg(long, value_name = "DURATION", env = "INFERNO_BACKFILL", value_parser = duration_ms)]
     backfill: Option<i64>,
     /// Longest time that readiness waits for it [default: 30s].
@@ -81,7 +81,7 @@ mod tests {
     fn the_past_is_asked_for_where_an_address_is_given() {
         assert!(settings(&[]).unwrap().backfill.is_none());
         let asked = settings(&["--prometheus-url", "http://p:9090"]).unwrap().backfill.unwrap();
-        assert_eq!((asked.span_ms, asked.wait.as_secs()), (900_000, 30));
+        assert_eq!((asked.span_ms, asked.wait.as_secs()), (7_200_000, 30));
         let off = settings(&["--prometheus-url", "http://p:9090", "--backfill", "0"]).unwrap();
         assert!(off.backfill.is_none());
         for (arguments, said) in [

@@ -3,6 +3,7 @@
 use super::{Board, CurrentFrom, Decision, Entry, Load, NextReplica};
 use crate::analyze::slo::{Demand, Learned};
 use crate::config::check::problem_json;
+use crate::optimize::planner::Bridge;
 use crate::units::TimeMs;
 use serde_json::{Value, json};
 
@@ -81,6 +82,11 @@ impl Decision {
                 self.wanted
             ),
             TokenCapacity => format!("the tokens in use and waiting need {} replicas", self.wanted),
+            Bridge => format!(
+                "{} until slower ones are there: {}",
+                self.wanted_do("bridge"),
+                e.bridge.as_ref().map_or(load, bridge)
+            ),
             Stabilizing => format!("another count is planned, but not for its whole window yet: {counts}"),
             Transition => format!("an earlier change is under way: {counts}"),
             HoldInput => format!("input is missing, so the last known count is held: {counts}"),
@@ -88,6 +94,18 @@ impl Decision {
             Quota => "a quota allows no more cards".into(),
         }
     }
+}
+
+/// What a bridge is for, as a clause.
+fn bridge(bridge: &Bridge) -> String {
+    format!(
+        "{} of them beyond the cheapest mix, for {:.2} requests/s that nobody else could carry {} s from now; the others \
+         are expected in {} s",
+        bridge.replicas,
+        bridge.short_per_s,
+        bridge.startup_ms / 1000,
+        bridge.until_ms / 1000,
+    )
 }
 
 /// The terms of a demand, as a clause.
@@ -112,11 +130,11 @@ fn terms(demand: &Demand) -> String {
     text
 }
 
-/// What was learned, in the form that `simulate --profiles` reads: one profile per variant whose iteration time and KV
-/// cache are known.
+/// What was learned, in the form that `--profiles` and `--state` read: one profile per variant whose iteration time and
+/// KV cache were seen.
 pub fn profiles(board: &Board) -> Value {
     let profile = |entry: &Entry| {
-        let learned = entry.learned?;
+        let learned = entry.learned.as_ref().filter(|learned| learned.is_learned)?;
         let (time, kv_tokens) = learned.iteration.zip(learned.kv_tokens)?;
         let variant = &entry.variant;
         let max_seqs = learned.max_seqs.or(variant.profiles.first().map(|own| f64::from(own.max_batch)));
@@ -129,7 +147,11 @@ pub fn profiles(board: &Board) -> Value {
             "kv_tokens": kv_tokens.round() as u64,
             "iteration_ms": {"a": time.a, "b": time.b, "c": time.c, "d": time.d, "q": 0.0},
             "observations": learned.observations.round() as u64,
+            "shortfall_ratio": learned.shortfall_ratio,
         });
+        if learned.startup_is_measured {
+            profile["startup_s"] = json!(learned.startup_ms as f64 / 1000.0);
+        }
         if let Some(max_seqs) = max_seqs.filter(|most| *most >= 1.0) {
             profile["max_num_seqs"] = json!(max_seqs as u64);
         }
@@ -193,6 +215,8 @@ fn target(value: f64) -> Option<f64> {
 /// What was learned of a variant.
 fn learned(learned: &Learned) -> Value {
     json!({
+        "start": learned.origin.describe(),
+        "isLearned": learned.is_learned,
         "iterationMs": learned.iteration.map(|time| json!({
             "base": time.a,
             "perSequence": time.b,
@@ -254,6 +278,13 @@ fn decision(decision: &Decision, capacity_per_s: Option<f64>) -> Value {
         "model": {
             "demandPerSecond": e.demand_per_s,
             "demand": e.demand.as_ref().map(|it| demand(it, capacity_per_s)),
+            "bridge": e.bridge.as_ref().map(|it| json!({
+                "variant": &*it.variant,
+                "replicas": it.replicas,
+                "startupSeconds": it.startup_ms as f64 / 1000.0,
+                "shortPerSecond": it.short_per_s,
+                "untilSeconds": it.until_ms as f64 / 1000.0,
+            })),
             "avgSpareKvCache": e.avg_spare_kv,
             "avgSpareQueue": e.avg_spare_queue,
             "saturatedReplicas": e.saturated,

@@ -10,6 +10,7 @@ use crate::proto::recording as pb;
 use crate::proto::recording::record::Event;
 use crate::publish::Board;
 use crate::series::dialect::Dialects;
+use crate::simulate::profiles::starts;
 use crate::tape::cluster;
 use crate::tape::convert::documents;
 use crate::tape::digest::of_change;
@@ -127,7 +128,7 @@ impl Side {
         }
         let tally = std::mem::take(&mut self.tally);
         *self = Side { tally, ..Side::new(dialects) };
-        let mut engine = Engine::new(dialects.clone());
+        let mut engine = Engine::new(dialects.clone()).with_profiles(starts(&start.profiles));
         if let Some(series_max) = usize::try_from(start.series_max).ok().filter(|max| *max > 0) {
             engine = engine.with_series_max(series_max);
         }

@@ -4,6 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::problem::Problem;
+use crate::analyze::slo::fit::Coefficients;
+use crate::analyze::slo::start::Profile;
 use crate::emulate::profile::{EngineProfile, IterationTime};
 
 /// A profile with what a variant of it costs.
@@ -21,6 +23,49 @@ pub struct NamedProfile {
     pub cost_per_hour: f64,
     /// Engine parameters.
     pub engine: EngineProfile,
+    /// What else was learned of it.
+    pub learned: LearnedOf,
+}
+
+/// What a simulation does not need of a learned profile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LearnedOf {
+    /// Observations that it rests on.
+    pub observations: f64,
+    /// Start-up time of a replica, s, if it was measured.
+    pub startup_s: Option<f64>,
+    /// Share of the capacity by which overloaded replicas fell short.
+    pub shortfall_ratio: f64,
+    /// Most sequences that run together, where that is known.
+    max_num_seqs: Option<u32>,
+}
+
+/// Profiles as the start of what an engine learns. What is wrong with them has been said.
+pub fn starts(texts: &[String]) -> Vec<Profile> {
+    texts.iter().flat_map(|text| read("profiles", text).0).map(NamedProfile::start).collect()
+}
+
+impl NamedProfile {
+    /// As the start of what is learned; what a prompt's context costs is no part of it.
+    fn start(self) -> Profile {
+        let NamedProfile { engine, learned, .. } = self;
+        let time = engine.iteration;
+        let is_usable = |value: &f64| value.is_finite() && *value > 0.0;
+        let startup_ms = learned.startup_s.filter(is_usable).map(|seconds| (seconds * 1000.0) as i64);
+        Profile {
+            id: self.id.into(),
+            model: self.model.into(),
+            accelerator: self.accelerator.into(),
+            cards: self.accelerators_per_replica,
+            iteration: Coefficients { a: time.a_ms, b: time.b_ms, c: time.c_ms, d: time.d_ms },
+            observations: Some(learned.observations).filter(is_usable).unwrap_or(0.0),
+            kv_tokens: f64::from(engine.num_gpu_blocks) * f64::from(engine.block_size),
+            max_seqs: learned.max_num_seqs.map_or(0.0, f64::from),
+            startup_ms,
+            shortfall: Some(learned.shortfall_ratio).filter(is_usable).unwrap_or(0.0),
+        }
+    }
 }
 
 /// The file: an object with a list `variants`.
@@ -36,7 +81,7 @@ struct Entry {
     gpu: String,
     #[serde(default = "one")]
     gpus_per_replica: u32,
-    iteration_ms: Coefficients,
+    iteration_ms: Iteration,
     #[serde(default)]
     ttft_overhead_ms: f64,
     kv_tokens: u32,
@@ -55,7 +100,7 @@ struct Entry {
 }
 
 #[derive(Deserialize)]
-struct Coefficients {
+struct Iteration {
     a: f64,
     #[serde(default)]
     b: f64,
@@ -113,8 +158,10 @@ pub fn read(file: &str, text: &str) -> (Vec<NamedProfile>, Vec<Problem>) {
     for (index, entry) in entries.into_iter().enumerate() {
         let id = entry["id"].as_str().map_or_else(|| "without id".to_owned(), |id| format!("{id:?}"));
         let subject = format!("{file} variant {} ({id})", index + 1);
-        let read = serde_json::from_value::<Entry>(entry).map_err(|error| error.to_string());
-        match read.and_then(named) {
+        let read = LearnedOf::deserialize(&entry)
+            .and_then(|learned| Ok((serde_json::from_value::<Entry>(entry)?, learned)))
+            .map_err(|error| error.to_string());
+        match read.and_then(|(entry, learned)| named(entry, learned)) {
             Ok(profile) if profiles.iter().any(|other| other.id == profile.id) => {
                 problems.push(Problem::new(
                     subject,
@@ -130,8 +177,8 @@ pub fn read(file: &str, text: &str) -> (Vec<NamedProfile>, Vec<Problem>) {
 }
 
 /// The profile of an entry, or what is out of range.
-fn named(entry: Entry) -> Result<NamedProfile, String> {
-    let Coefficients { a, b, c, d, q } = entry.iteration_ms;
+fn named(entry: Entry, learned: LearnedOf) -> Result<NamedProfile, String> {
+    let Iteration { a, b, c, d, q } = entry.iteration_ms;
     let cost_per_hour =
         entry.cost_per_hour.unwrap_or(entry.cost_rel * f64::from(entry.gpus_per_replica.max(1)));
     let numbers = [
@@ -168,6 +215,7 @@ fn named(entry: Entry) -> Result<NamedProfile, String> {
         accelerators_per_replica: entry.gpus_per_replica.max(1),
         cost_per_hour,
         engine: engine.checked(),
+        learned,
     })
 }
 

@@ -44,6 +44,8 @@ pub struct Setup {
     pub shard: Shard,
     /// Most live series that the engine takes; 0 where nobody has set it.
     pub series_max: usize,
+    /// Texts of the profiles to start from.
+    pub profiles: Vec<String>,
     /// Start of the process.
     pub started: TimeMs,
 }
@@ -305,6 +307,7 @@ impl Writer {
             shard_index: self.setup.shard.index,
             shard_count: self.setup.shard.count,
             series_max: self.setup.series_max as u64,
+            profiles: self.setup.profiles.clone(),
         };
         let mut head = Vec::new();
         frame(Event::Start(start), &mut head);

@@ -116,9 +116,12 @@ impl Fit {
         self.stated.is_some() || self.count >= OBSERVATIONS_MIN
     }
 
-    /// The coefficients, once anything is known.
+    /// The coefficients, once anything is known: those that were stated until enough was observed.
     pub fn coefficients(&self) -> Option<Coefficients> {
-        self.known.or(self.stated)
+        match self.stated {
+            Some(stated) if self.count < OBSERVATIONS_MIN => Some(stated),
+            _ => self.known.or(self.stated),
+        }
     }
 
     fn ratios(&self) -> [f64; 3] {

@@ -1,13 +1,14 @@
 //! What is remembered of one variant: its iteration time, its limits, how long its replicas take to start, and by
 //! how much its overloaded replicas fell short of what was computed.
 
-use std::collections::VecDeque;
-
 use super::ReplicaTotals;
 use super::capacity::{Shape, Ttft};
-use super::fit::{Coefficients, Fit, Operation};
+use super::fit::{Coefficients, Fit, OBSERVATIONS_MIN, Operation};
+use super::start::{Origin, Profile, Start};
 use super::ttft::TtftFit;
 use crate::units::TimeMs;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Start-up time of a replica while none has been measured, ms.
 const STARTUP_MS: i64 = 120_000;
@@ -37,15 +38,21 @@ pub struct VariantMemory {
     pub fit: Fit,
     /// What measured times to first token say of the computed ones.
     pub ttft: TtftFit,
-    /// KV cache of a replica, tokens; 0 while not known.
-    pub kv_capacity: f64,
+    /// KV cache of a replica, tokens, as it reports it; 0 while it has not.
+    kv_capacity: f64,
+    /// What was known before anything was seen.
+    start: Option<Start>,
+    /// What the iteration time starts from.
+    origin: Origin,
     startup_ms: Option<i64>,
     wanted: Option<u32>,
     /// When the replicas that have not shown themselves yet were wanted, oldest first.
     starts: VecDeque<TimeMs>,
+    /// The same as it was when the newest samples came: what is decided upon them is no part of it.
+    expected: (Option<TimeMs>, Vec<TimeMs>),
     most_running: f64,
     /// Most sequences that run together, as learned; 0 while not known.
-    pub max_seqs: f64,
+    max_seqs: f64,
     /// Capacity of one replica as last computed, requests per s; 0 while unknown.
     pub computed_per_s: f64,
     /// What overloaded replicas fell short of that, as a share of it: 0 while they did not.
@@ -53,8 +60,12 @@ pub struct VariantMemory {
 }
 
 /// What was learned of one variant, to be shown.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Learned {
+    /// What it started from.
+    pub origin: Origin,
+    /// It was seen, now or by an earlier instance, and not only told.
+    pub is_learned: bool,
     /// Iteration time; `None` while too little was seen.
     pub iteration: Option<Coefficients>,
     /// Observations that the iteration time rests on, faded.
@@ -78,20 +89,122 @@ impl VariantMemory {
     pub fn summary(&self) -> Learned {
         let known = |value: f64| (value > 0.0).then_some(value);
         Learned {
+            origin: self.origin.clone(),
+            is_learned: self.observations() >= OBSERVATIONS_MIN,
             iteration: self.fit.coefficients(),
-            observations: self.fit.observations(),
+            observations: self.observations(),
             capacity_per_s: known(self.computed_per_s * (1.0 - self.shortfall)),
             shortfall_ratio: self.shortfall,
-            max_seqs: known(self.max_seqs),
-            kv_tokens: known(self.kv_capacity),
+            max_seqs: known(self.max_seqs(0.0)),
+            kv_tokens: known(self.kv_tokens()),
             startup_ms: self.startup_ms(),
-            startup_is_measured: self.startup_ms.is_some(),
+            startup_is_measured: self.startup_ms.is_some()
+                || self.own().is_some_and(|own| own.startup_ms.is_some()),
         }
     }
 
-    /// Start-up time of a replica, from wanted to its first samples: measured, or a common one.
+    /// Gives a variant that has seen nothing yet something to start from; it keeps the first.
+    pub fn start_from(&mut self, start: Start) {
+        if !self.needs_start() {
+            return;
+        }
+        if start.is_own {
+            self.shortfall = start.profile.shortfall.clamp(0.0, 1.0 - CORRECTION_MIN);
+        }
+        self.start = Some(start);
+    }
+
+    /// Whether it has neither seen enough nor got anything to start from.
+    pub fn needs_start(&self) -> bool {
+        self.start.is_none() && self.fit.observations() < OBSERVATIONS_MIN
+    }
+
+    /// Begins with what is known best: what was learned of this variant before, parameters that its object states,
+    /// a profile from elsewhere.
+    pub fn begin(&mut self, stated: Option<Coefficients>) {
+        let given = self.start.as_ref();
+        let (origin, time) = match (given, stated) {
+            (Some(start), _) if start.is_own => (Origin::Own, Some(start.profile.iteration)),
+            (_, Some(stated)) => (Origin::Stated, Some(stated)),
+            (Some(start), None) => (Origin::Profile(start.profile.id.clone()), Some(start.profile.iteration)),
+            (None, None) => (Origin::Prior, None),
+        };
+        self.origin = origin;
+        self.fit.state(time);
+    }
+
+    /// What was learned here, as a start for others.
+    pub fn profile(
+        &self,
+        id: Arc<str>,
+        model: Arc<str>,
+        accelerator: Arc<str>,
+        cards: u32,
+    ) -> Option<Profile> {
+        Some(Profile {
+            id,
+            model,
+            accelerator,
+            cards,
+            iteration: self.fit.coefficients()?,
+            observations: self.fit.observations(),
+            kv_tokens: self.kv_capacity,
+            max_seqs: self.max_seqs,
+            startup_ms: self.startup_ms,
+            shortfall: self.shortfall,
+        })
+    }
+
+    fn given(&self) -> Option<&Profile> {
+        self.start.as_ref().map(|start| &*start.profile)
+    }
+
+    fn own(&self) -> Option<&Profile> {
+        self.start.as_ref().filter(|start| start.is_own).map(|start| &*start.profile)
+    }
+
+    /// Observations of this variant, those of an earlier instance included.
+    fn observations(&self) -> f64 {
+        self.fit.observations().max(self.own().map_or(0.0, |own| own.observations))
+    }
+
+    /// KV cache of a replica, tokens: reported, or as given; 0 while not known.
+    pub fn kv_tokens(&self) -> f64 {
+        match self.given() {
+            Some(given) if self.kv_capacity <= 0.0 => given.kv_tokens,
+            _ => self.kv_capacity,
+        }
+    }
+
+    /// Most sequences that run together: as seen, as `stated`, or as given and not disproved; 0 while not known.
+    pub fn max_seqs(&self, stated: f64) -> f64 {
+        let given = self.given().map_or(0.0, |given| given.max_seqs);
+        let given = if self.most_running > given { 0.0 } else { given };
+        [self.max_seqs, stated, given].into_iter().find(|most| *most > 0.0).unwrap_or(0.0)
+    }
+
+    /// Start-up time of a replica, from wanted to its first samples: measured, as given, or a common one.
     pub fn startup_ms(&self) -> i64 {
-        self.startup_ms.unwrap_or(STARTUP_MS)
+        let given = || Some(self.given()?.startup_ms?.clamp(STARTUP_RANGE_MS.0, STARTUP_RANGE_MS.1));
+        self.startup_ms.or_else(given).unwrap_or(STARTUP_MS)
+    }
+
+    /// Notes which replicas are waited for when the samples of `at` come.
+    pub fn note_expected(&mut self, at: TimeMs) {
+        if self.expected.0 != Some(at) {
+            self.expected.0 = Some(at);
+            self.expected.1.clear();
+            self.expected.1.extend(&self.starts);
+        }
+    }
+
+    /// Time until the `nth` (from 1) of the replicas that are waited for is ready, ms. One that is long overdue says
+    /// nothing any more, and counts as if it were wanted now.
+    pub fn until_ready_ms(&self, at: TimeMs, nth: u32) -> i64 {
+        let startup_ms = self.startup_ms();
+        let Some(since) = self.expected.1.get(nth.saturating_sub(1) as usize) else { return startup_ms };
+        let left_ms = startup_ms - at.since(*since);
+        if left_ms < -startup_ms / 2 { startup_ms } else { left_ms.clamp(0, startup_ms) }
     }
 
     /// Notes how many replicas are wanted: each one more is a start that is waited for, each one fewer
@@ -116,7 +229,7 @@ impl VariantMemory {
         if took_ms > STARTUP_RANGE_MS.1 {
             return;
         }
-        self.startup_ms = Some(match self.startup_ms {
+        self.startup_ms = Some(match self.startup_ms.or_else(|| self.own()?.startup_ms) {
             // A longer start is believed at once, a shorter one by and by.
             Some(old) if took_ms < old => old - (old - took_ms) / 4,
             _ => took_ms,

@@ -1,13 +1,14 @@
 //! Wishes of the `slo` analyzer: the cheapest mix of variants whose learned capacities cover the rate to be
 //! ready for.
 
+use super::bridge::{Bridge, Outlook, bridge};
 use super::{PlanInput, Planner, Unknown, Wish};
+use crate::analyze::slo::Sized;
 use crate::analyze::slo::capacity::Binding;
-use crate::analyze::slo::{Demand, Sized};
 use crate::optimize::cause::Cause;
 
 impl Planner {
-    /// Wishes by learned capacity, one per variant, into `out`.
+    /// Wishes by learned capacity, one per variant, into `out`; also the bridge among them, if there is one.
     ///
     /// # Errors
     /// When no variant's capacity is known yet.
@@ -16,8 +17,8 @@ impl Planner {
         out: &mut Vec<Wish>,
         input: &PlanInput<'_>,
         sized: &[Sized],
-        demand: &Demand,
-    ) -> Result<(), Unknown> {
+        outlook: &Outlook<'_>,
+    ) -> Result<Option<Bridge>, Unknown> {
         out.clear();
         out.extend(
             input.variants.iter().zip(sized).map(|(variant, sized)| wish(variant.state.current, sized)),
@@ -25,13 +26,13 @@ impl Planner {
         if out.iter().all(|wish| wish.capacity_per_s.is_none()) {
             return Err(Unknown::Learning);
         }
-        self.cover(out, input.variants, demand.ready_for_per_s());
-        if !demand.may_shrink {
+        self.cover(out, input.variants, outlook.demand.ready_for_per_s());
+        if !outlook.demand.may_shrink {
             for (wish, variant) in out.iter_mut().zip(input.variants) {
                 wish.replicas = wish.replicas.max(variant.state.current);
             }
         }
-        Ok(())
+        Ok(bridge(out, input.variants, outlook))
     }
 }
 
