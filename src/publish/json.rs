@@ -226,6 +226,7 @@ fn learned(learned: &Learned) -> Value {
         "observations": learned.observations,
         "capacityPerReplicaPerSecond": learned.capacity_per_s,
         "shortfallRatio": learned.shortfall_ratio,
+        "ttftCorrection": {"offsetMs": learned.ttft.offset_ms, "factor": learned.ttft.factor},
         "maxSequences": learned.max_seqs,
         "kvCacheTokens": learned.kv_tokens,
         "startupSeconds": learned.startup_ms as f64 / 1000.0,

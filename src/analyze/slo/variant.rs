@@ -5,7 +5,7 @@ use super::ReplicaTotals;
 use super::capacity::{Shape, Ttft};
 use super::fit::{Coefficients, Fit, OBSERVATIONS_MIN, Operation};
 use super::start::{Origin, Profile, Start};
-use super::ttft::TtftFit;
+use super::ttft::{TtftCorrection, TtftFit};
 use crate::units::TimeMs;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub struct Learned {
     pub capacity_per_s: Option<f64>,
     /// Share of that by which overloaded replicas fell short, 0..1.
     pub shortfall_ratio: f64,
+    /// What measured times to first token add to the computed ones.
+    pub ttft: TtftCorrection,
     /// Most sequences that run together, if that was seen.
     pub max_seqs: Option<f64>,
     /// KV cache of a replica, tokens, if known.
@@ -95,6 +97,7 @@ impl VariantMemory {
             observations: self.observations(),
             capacity_per_s: known(self.computed_per_s * (1.0 - self.shortfall)),
             shortfall_ratio: self.shortfall,
+            ttft: self.ttft.correction(),
             max_seqs: known(self.max_seqs(0.0)),
             kv_tokens: known(self.kv_tokens()),
             startup_ms: self.startup_ms(),
