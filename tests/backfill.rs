@@ -116,11 +116,15 @@ impl Sidecar {
 
     /// Fills the windows from the server at `url`.
     async fn fill(&self, url: &str, wait: Duration) {
+        self.fill_back(url, SPAN_MS, wait).await;
+    }
+
+    async fn fill_back(&self, url: &str, span_ms: i64, wait: Duration) {
         let backfill = Backfill {
             url: url.into(),
             client: Client::new(ClientSettings::default()).expect("nothing is set"),
             metrics: Dialects::built_in().rows().iter().map(|row| row.metric.clone()).collect(),
-            span_ms: SPAN_MS,
+            span_ms,
             wait,
         };
         backfill.run(self.engine.clone(), self.own.clone()).await;
@@ -245,4 +249,22 @@ async fn a_server_that_cannot_be_read_does_not_keep_the_sidecar_from_starting() 
     // One that may come yet is waited for, but not for ever.
     starts_without("http://127.0.0.1:1", Duration::from_millis(600)).await;
     starts_without(&server(|| StatusCode::SERVICE_UNAVAILABLE).await, Duration::from_millis(600)).await;
+}
+
+/// Time that a slow server takes for an answer: longer than what counts as the present.
+const SLOW: Duration = Duration::from_millis(700);
+
+#[tokio::test]
+async fn a_server_that_is_slow_is_not_chased_until_the_wait_is_over() {
+    let answer = || async {
+        tokio::time::sleep(SLOW).await;
+        // An empty message.
+        ([("content-type", "application/x-protobuf")], [0_u8])
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(any(answer))).await });
+    let sidecar = Sidecar::start().await;
+    sidecar.fill_back(&format!("http://{address}"), 30_000, Duration::from_secs(600)).await;
+    assert_eq!(sidecar.metric("inferno_sidecar_backfill_progress_ratio ").await, "1");
 }
