@@ -155,6 +155,8 @@ pub fn report(
     recent: &VecDeque<Vec<u8>>,
     mut noted: Noted,
 ) {
+    // Before it renders answers of some megabytes.
+    let resident_mb = sidecar.process.resident_kib() as f64 / 1024.0;
     let said = Link::open(sidecar.address).read(&reload());
     assert!(said.contains(" 0 problems"), "{said}");
     let (published, twin) = (seen(sidecar.address), seen(twin));
@@ -169,7 +171,7 @@ pub fn report(
          refused {:?}, faults {}, records {}",
         minutes(elapsed),
         minutes(sidecar.age()),
-        sidecar.process.resident_kib() as f64 / 1024.0,
+        resident_mb,
         metric(sidecar.address, "inferno_sidecar_record_bytes") / 1e6,
         metric(sidecar.address, "inferno_sidecar_series"),
         quantiles(&mut noted.write_ms),
