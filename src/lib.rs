@@ -33,6 +33,8 @@
 
 // The links lead readers of the source.
 #![allow(rustdoc::private_intra_doc_links)]
+// What a peer, a user or the cluster sends must never end the process.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod analyze;
 pub mod app;

@@ -329,3 +329,21 @@ async fn a_server_that_cannot_be_read_does_not_keep_the_sidecar_from_starting() 
     starts_without("http://127.0.0.1:1", Duration::from_millis(600)).await;
     starts_without(&server(|| StatusCode::SERVICE_UNAVAILABLE).await, Duration::from_millis(600)).await;
 }
+
+/// Time that a slow server takes for an answer: longer than what counts as the present.
+const SLOW: Duration = Duration::from_millis(700);
+
+#[tokio::test]
+async fn a_server_that_is_slow_is_not_chased_until_the_wait_is_over() {
+    let answer = || async {
+        tokio::time::sleep(SLOW).await;
+        // An empty message.
+        ([("content-type", "application/x-protobuf")], [0_u8])
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(any(answer))).await });
+    let sidecar = Sidecar::start().await;
+    sidecar.fill_span(&format!("http://{address}"), 30_000, Duration::from_secs(600)).await;
+    assert_eq!(sidecar.metric("inferno_sidecar_backfill_progress_ratio ").await, "1");
+}

@@ -2,11 +2,12 @@
 //!
 //! Time per event on warmed-up fleets of several sizes, rendering, and the cost of taking in samples beside the
 //! snappy decompression of the same bytes. One part alone: `cargo bench --bench engine -- ingest` (or `batches`,
-//! `everything`, `record`, `memory`, `churn`, `simulate`). One batch: what one pod reports in a scrape, written and
+//! `everything`, `record`, `memory`, `churn`, `phases`, `simulate`). One batch: what one pod reports in a scrape, written and
 //! published; pods take turns as they would in a fleet of that size that is scraped every 15 s.
 
 mod churn;
 mod fleet;
+mod phases;
 #[path = "../support/table.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod table;
@@ -322,6 +323,9 @@ fn main() {
     }
     if is_asked("churn") {
         churn::churn();
+    }
+    if is_asked("phases") {
+        phases::phases();
     }
     for mode in ["saturation", "model", "hybrid", "slo"].into_iter().filter(|_| is_asked("batches")) {
         let mut smallest = None;

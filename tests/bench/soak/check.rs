@@ -19,6 +19,12 @@ const SHOWN: usize = 3;
 /// Fault of the input of a variant one of whose pods was replaced and has not been scraped yet.
 const SILENT: &str = "replicas_silent";
 
+/// Where an answer has what mode `slo` knows.
+const KNOWN: [&str; 2] =
+    ["/decision/model/demand/arriving/perSecond", "/learned/capacityPerReplicaPerSecond"];
+/// Share by which two numbers that are known alike may differ.
+const ALIKE: f64 = 0.01;
+
 /// What is published of a variant.
 struct Seen {
     mode: String,
@@ -26,12 +32,14 @@ struct Seen {
     /// What is wrong with it for whoever reads it.
     wrong: Option<String>,
     explained: String,
+    /// What mode `slo` knows of the load and of a replica: arrivals and capacity, per second.
+    known: [Option<f64>; 2],
 }
 
 /// Names of the columns.
 pub fn heading() {
     println!(
-        "{:>6} {:>6} {:>8} {:>9} {:>8} {:>17} {:>17} {:>14} {:>10} {:>22}  since the check before",
+        "{:>6} {:>6} {:>8} {:>9} {:>8} {:>17} {:>17} {:>14} {:>10} {:>29}  since the check before",
         "min",
         "age",
         "RSS MB",
@@ -41,7 +49,7 @@ pub fn heading() {
         "query p50/p99 ms",
         "model differs",
         "wrong",
-        "twin: model, slo, > 1",
+        "twin: model, slo, > 1, known",
     );
 }
 
@@ -93,6 +101,7 @@ fn seen(address: SocketAddr) -> BTreeMap<String, Seen> {
             desired,
             wrong: wrong(entry, desired),
             explained: entry["decision"].to_string(),
+            known: KNOWN.map(|path| entry.pointer(path).and_then(Value::as_f64)),
         };
         (entry["name"].as_str().expect("a name").to_owned(), seen)
     });
@@ -113,10 +122,19 @@ fn apart<'a>(
     differing.map(|(name, _)| name).collect()
 }
 
-/// How many counts differ: in mode `model`, in `slo`, and there by more than one.
+/// How many counts differ: in mode `model`, in `slo`, and there by more than one; and of how many variants in mode
+/// `slo` what is known differs.
 fn compared(one: &BTreeMap<String, Seen>, other: &BTreeMap<String, Seen>) -> String {
-    let differing = [("model", 0), ("slo", 0), ("slo", 1)];
-    differing.map(|(mode, tolerance)| apart(mode, one, other, tolerance).len().to_string()).join(", ")
+    let differing =
+        [("model", 0), ("slo", 0), ("slo", 1)].map(|(mode, by)| apart(mode, one, other, by).len());
+    let is_alike = |a: f64, b: f64| (a - b).abs() <= ALIKE * a.abs().max(b.abs());
+    let known_otherwise = one.iter().filter(|(name, seen)| {
+        let pairs = other.get(*name).map(|other| seen.known.into_iter().zip(other.known));
+        seen.mode == "slo"
+            && !pairs
+                .is_some_and(|mut pairs| pairs.all(|(a, b)| a.zip(b).is_some_and(|(a, b)| is_alike(a, b))))
+    });
+    format!("{}, {}, {}, {}", differing[0], differing[1], differing[2], known_otherwise.count())
 }
 
 fn show(names: &[&String], boards: [(&str, &BTreeMap<String, Seen>); 2]) {
@@ -137,6 +155,8 @@ pub fn report(
     recent: &VecDeque<Vec<u8>>,
     mut noted: Noted,
 ) {
+    // Before it renders answers of some megabytes.
+    let resident_mb = sidecar.process.resident_kib() as f64 / 1024.0;
     let said = Link::open(sidecar.address).read(&reload());
     assert!(said.contains(" 0 problems"), "{said}");
     let (published, twin) = (seen(sidecar.address), seen(twin));
@@ -147,11 +167,11 @@ pub fn report(
     let wrong: Vec<_> = published.iter().filter(|(_, seen)| seen.wrong.is_some()).collect();
     let mut query_ms = queries(sidecar.address);
     println!(
-        "{:>6.1} {:>6.1} {:>8.1} {:>9.1} {:>8} {:>17} {:>17} {:>14} {:>10} {:>22}  {} pods replaced, {} configurations, \
+        "{:>6.1} {:>6.1} {:>8.1} {:>9.1} {:>8} {:>17} {:>17} {:>14} {:>10} {:>29}  {} pods replaced, {} configurations, \
          refused {:?}, faults {}, records {}",
         minutes(elapsed),
         minutes(sidecar.age()),
-        sidecar.process.resident_kib() as f64 / 1024.0,
+        resident_mb,
         metric(sidecar.address, "inferno_sidecar_record_bytes") / 1e6,
         metric(sidecar.address, "inferno_sidecar_series"),
         quantiles(&mut noted.write_ms),
@@ -185,7 +205,7 @@ pub fn restart(sidecar: &mut Sidecar, asked: bool, request: &[u8]) {
     let backfilled = metric(sidecar.address, "inferno_sidecar_backfill_samples_total");
     println!(
         "{:>6} after {}: ended in {:.0} ms, {:.1} MB, taken after {:.0} ms and {} attempts with {backfilled} samples \
-         of before; other counts (model, slo, slo by more than one): {}",
+         of before; other counts (model, slo, slo by more than one, slo knows otherwise): {}",
         "",
         if asked { "SIGTERM" } else { "SIGKILL" },
         restart.ended_ms,
