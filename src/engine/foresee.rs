@@ -81,7 +81,11 @@ pub(super) fn look_ahead(
         at,
     };
     model.observe(&shown, memories);
-    memories.iter_mut().for_each(|memory| memory.note_expected(at));
+    let longest_ms = memories.iter().filter_map(VariantMemory::known_startup_ms).max();
+    for memory in memories.iter_mut() {
+        memory.note_expected(at);
+        memory.note_peers(longest_ms);
+    }
     scratch.sized.clear();
     let (mut has_targets, mut ttft_ms) = (false, 0.0_f64);
     for (memory, variant) in memories.iter_mut().zip(planned) {

@@ -70,6 +70,18 @@ fn queries_are_valid_and_ask_for_metrics_that_exist() {
 }
 
 #[test]
+fn what_another_mode_advises_stands_beside_what_is_wanted() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let asked = panels.map(|panel| {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        targets.flat_map(|target| names(target["expr"].as_str().unwrap())).collect::<BTreeSet<_>>()
+    });
+    let both = ["inferno_desired_replicas", "inferno_advised_replicas"].map(str::to_owned);
+    assert!(asked.into_iter().any(|names| both.iter().all(|name| names.contains(name))));
+}
+
+#[test]
 fn copies_are_the_same() {
     assert_eq!(read("charts/inferno-sidecar/files/rules.yaml"), read(RULES));
     assert_eq!(read("charts/inferno-sidecar/files/grafana-dashboard.json"), read(DASHBOARD));

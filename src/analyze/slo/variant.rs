@@ -45,6 +45,8 @@ pub struct VariantMemory {
     /// What the iteration time starts from.
     origin: Origin,
     startup_ms: Option<i64>,
+    /// Longest start-up time that is known of variants of the same model, ms.
+    peers_startup_ms: Option<i64>,
     wanted: Option<u32>,
     /// When the replicas that have not shown themselves yet were wanted, oldest first.
     starts: VecDeque<TimeMs>,
@@ -186,10 +188,21 @@ impl VariantMemory {
         [self.max_seqs, stated, given].into_iter().find(|most| *most > 0.0).unwrap_or(0.0)
     }
 
-    /// Start-up time of a replica, from wanted to its first samples: measured, as given, or a common one.
+    /// Start-up time of a replica, from wanted to its first samples: measured, as given, like the slowest known of the
+    /// same model, or a common one.
     pub fn startup_ms(&self) -> i64 {
+        self.known_startup_ms().or(self.peers_startup_ms).unwrap_or(STARTUP_MS)
+    }
+
+    /// Start-up time of a replica, where it was measured or given.
+    pub fn known_startup_ms(&self) -> Option<i64> {
         let given = || Some(self.given()?.startup_ms?.clamp(STARTUP_RANGE_MS.0, STARTUP_RANGE_MS.1));
-        self.startup_ms.or_else(given).unwrap_or(STARTUP_MS)
+        self.startup_ms.or_else(given)
+    }
+
+    /// Notes the longest start-up time that is known of variants of the same model.
+    pub fn note_peers(&mut self, longest_ms: Option<i64>) {
+        self.peers_startup_ms = longest_ms;
     }
 
     /// Notes which replicas are waited for when the samples of `at` come.

@@ -297,6 +297,17 @@ class View {
       ["pods matched by", Object.entries(input.joinedBy).map(([way, count]) => `${way} (${count})`).join(", ") || "–"],
     ];
     if (d?.fallback) rows.push(["fallback", d.fallback]);
+    const { advice, learned } = variant;
+    if (advice) rows.push([`advice of ${advice.mode}`, `${advice.replicas} (${advice.reason.replaceAll("_", " ")})`]);
+    if (learned) {
+      const carries = learned.capacityPerReplicaPerSecond;
+      const from = `from ${Math.round(learned.observations)} observations, began with ${learned.start}`;
+      const measured = learned.startupIsMeasured ? "" : ", not measured yet";
+      rows.push(["a replica carries", carries === null ? "not known yet" : `${short(carries)} requests/s (${from})`]);
+      rows.push(["a replica starts in", `${Math.round(learned.startupSeconds)} s${measured}`]);
+    }
+    const bridge = d?.model.bridge;
+    if (bridge) rows.push(["bridge", `${bridge.replicas} of ${bridge.variant}`]);
     if (d?.nextReplica) rows.push(["next replica of the model", d.nextReplica.variant]);
     if (d && d.wanted !== d.desired) rows.push(["wanted if there were cards", d.wanted]);
     this.facts.replaceChildren(...rows.map(([name, value]) => make("div", "", make("dt", "", name), make("dd", "", String(value)))));
