@@ -75,11 +75,14 @@ impl Arrivals {
         self.bins.len() as i64 * BIN_MS
     }
 
-    /// Mean rate over the `bins` before the newest, which may still fill, per s; 0 without any.
-    pub fn rate_per_s(&self, bins: usize) -> f64 {
-        let (sum, count) =
-            self.closed().take(bins).fold((0.0, 0), |(sum, n), bin| (sum + bin.max(0.0), n + 1));
-        if count == 0 { 0.0 } else { sum * 1000.0 / (f64::from(count) * BIN_MS as f64) }
+    /// Mean rate over `bins` full bins, as of `back` full bins ago, per s; 0 without any.
+    fn mean_per_s(&self, back: usize, bins: usize) -> f64 {
+        let (sum, count) = self
+            .closed()
+            .skip(back)
+            .take(bins)
+            .fold((0.0, 0.0), |(sum, n), bin| (sum + bin.max(0.0), n + 1.0));
+        if count == 0.0 { 0.0 } else { sum * 1000.0 / (count * BIN_MS as f64) }
     }
 
     /// Full bins, newest first.
@@ -133,15 +136,7 @@ impl Arrivals {
     /// Rate that arrives, as of `back` full bins ago: the minute's mean, or that of the last 15 s where it
     /// is higher by more than its error.
     pub fn arriving_per_s(&self, back: usize, dispersion: f64) -> f64 {
-        let mean = |bins: usize| {
-            let (sum, count) = self
-                .closed()
-                .skip(back)
-                .take(bins)
-                .fold((0.0, 0.0), |(sum, n), bin| (sum + bin.max(0.0), n + 1.0));
-            if count == 0.0 { 0.0 } else { sum * 1000.0 / (count * BIN_MS as f64) }
-        };
-        let (long, short) = (mean(LONG_BINS), mean(SHORT_BINS));
+        let (long, short) = (self.mean_per_s(back, LONG_BINS), self.mean_per_s(back, SHORT_BINS));
         let error = (dispersion * short / (SHORT_BINS as f64 * BIN_MS as f64 / 1000.0)).sqrt();
         long.max(short - error)
     }
@@ -173,7 +168,7 @@ mod tests {
     #[test]
     fn a_steady_load_has_its_rate_no_trend_and_no_growth() {
         let arrivals = steady(1800, 4.0);
-        assert!((arrivals.rate_per_s(12) - 4.0).abs() < 1e-9);
+        assert!((arrivals.mean_per_s(0, 12) - 4.0).abs() < 1e-9);
         assert!(arrivals.trend().slope_per_s2.abs() < 1e-9);
         assert_eq!(arrivals.dispersion(), 1.0);
     }
@@ -195,6 +190,6 @@ mod tests {
         arrivals.add(TimeMs(1_000_000_000), TimeMs(1_000_005_000), 7.0);
         arrivals.add(TimeMs(1_000_005_000), TimeMs(1_000_010_000), 7.0);
         assert!(arrivals.bins.len() <= BINS_MAX);
-        assert!((arrivals.rate_per_s(1) - 1.4).abs() < 1e-9);
+        assert!((arrivals.mean_per_s(0, 1) - 1.4).abs() < 1e-9);
     }
 }
