@@ -62,7 +62,7 @@ fn batches(fleet: &mut Fleet, mode: &str, smallest: Option<f64>) -> f64 {
     let (mut write_us, mut publish_us, mut both_us) = (Vec::new(), Vec::new(), Vec::new());
     let before = fleet.engine.stats();
     for batch in 0..BATCHES {
-        let scrape = Fleet::next_scrape() + (batch / pods) as i64;
+        let scrape = fleet.next_scrape() + (batch / pods) as i64;
         let pod = batch % pods;
         let time = at(scrape) + INTERVAL_MS * pod as i64 / pods as i64;
         let request = encode(fleet.pod(pod, scrape, time, true));
@@ -202,7 +202,7 @@ fn record(variants: usize) {
     let mut fleet = Fleet::warm(variants, 1, "saturation");
     let mut history = History::new(Retention { ms: STEPS * INTERVAL_MS, bytes: HISTORY_MAX_BYTES });
     let mut step_ms = Vec::new();
-    let first = Fleet::next_scrape();
+    let first = fleet.next_scrape();
     for round in first..first + STEPS {
         for series in fleet.scrape(round, false, true) {
             fleet.engine.write_v1(&encode(series), at(round)).expect("the request is sound");
@@ -264,7 +264,8 @@ fn resident_bytes() -> f64 {
 /// Memory of 10,000 pods: with their relevant series, and with all that they report forwarded.
 fn memory() {
     let mut fleet = Fleet::cold(5_000, 1, "saturation");
-    (0..Fleet::next_scrape()).for_each(|scrape| fleet.report(scrape, true));
+    let warm = fleet.next_scrape();
+    (0..warm).for_each(|scrape| fleet.report(scrape, true));
     let (relevant, series) = (resident_bytes(), fleet.engine.stats().series);
     line(
         &format!("resident, {series} relevant series of {} pods", fleet.pods()),
@@ -273,11 +274,38 @@ fn memory() {
         "< 250",
         &format!("{:.0} bytes per series, configuration and all", relevant / series as f64),
     );
-    (0..2).for_each(|scrape| fleet.report(Fleet::next_scrape() + scrape, false));
+    (0..2).for_each(|scrape| fleet.report(warm + scrape, false));
     let foreign = 280 * fleet.pods();
     assert_eq!(fleet.engine.stats().series, series, "what is not relevant is not remembered");
     let growth = 100.0 * (resident_bytes() / relevant - 1.0);
     line(&format!("growth with {foreign} irrelevant series on top"), growth, "%", "< 10", "");
+}
+
+/// Models whose memory is compared between modes.
+const LEARNING_MODELS: usize = 500;
+
+/// Resident memory of a process of its own that has seen more in a mode than that looks back on.
+fn resident_after(mode: &str) -> f64 {
+    let itself = std::env::current_exe().expect("it runs");
+    let output = std::process::Command::new(itself).args(["learning", mode]).output().expect("it runs again");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of bytes")
+}
+
+/// The process that [`resident_after`] starts.
+fn learn(mode: &str) {
+    // 15 s each, and so over two hours.
+    const SCRAPES: i64 = 560;
+    let mut fleet = Fleet::cold(LEARNING_MODELS, 1, mode);
+    (0..SCRAPES).for_each(|scrape| fleet.report(scrape, true));
+    println!("{}", resident_bytes());
+}
+
+/// What mode `slo` remembers beside what every mode does.
+fn learning() {
+    let kilobytes = |mode| resident_after(mode) / LEARNING_MODELS as f64 / 1e3;
+    let (slo, saturation) = (kilobytes("slo"), kilobytes("saturation"));
+    let note = format!("{slo:.1} kB in all; one variant of {} replicas each", fleet::PODS);
+    line("memory of a model for mode slo, two hours seen", slo - saturation, "kB", "", &note);
 }
 
 /// On-CPU time of this thread, s: what others do on the machine does not count.
@@ -316,10 +344,14 @@ fn simulation() {
 fn main() {
     let part = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let is_asked = |name: &str| part.as_ref().is_none_or(|part| part == name);
+    if part.as_deref() == Some("learning") {
+        return learn(&std::env::args().next_back().expect("a mode"));
+    }
     println!("{:<58} {:>9}     {:<12} note", "what (medians)", "measured", "target");
     // First, because a process does not give back all that it once needed.
     if is_asked("memory") {
         memory();
+        learning();
     }
     if is_asked("churn") {
         churn::churn();
@@ -351,7 +383,7 @@ fn main() {
     }
     if is_asked("ingest") {
         let mut fleet = Fleet::warm(100, 1, "saturation");
-        let mut scrape = Fleet::next_scrape();
+        let mut scrape = fleet.next_scrape();
         for version in [Version::V1, Version::V2] {
             for relevant_only in [false, true] {
                 scrape = ingest(&mut fleet, version, relevant_only, scrape);

@@ -20,6 +20,8 @@ pub const PODS: usize = 2;
 const PER_NAMESPACE: usize = 60;
 /// Scrapes of everything before anything is measured: more than the window holds.
 const WARM_UP_SCRAPES: i64 = 9;
+/// The same in mode `slo`: what its replicas can do has been learned.
+const LEARNING_SCRAPES: i64 = 40;
 /// Series per request, as a sender with default settings has it.
 pub const PER_REQUEST: usize = 2_000;
 /// Accelerators of a model with several variants.
@@ -77,6 +79,8 @@ pub struct Fleet {
     pub models: usize,
     /// Variants per model.
     pub kinds: usize,
+    /// Scrapes of the warm-up.
+    warm_up: i64,
 }
 
 /// `scrape` intervals after the start.
@@ -110,7 +114,8 @@ impl Fleet {
         assert!(resolved.problems.is_empty(), "{:?}", resolved.problems.first());
         engine.apply_snapshot(&resolved.snapshot, Arc::from([]));
         engine.publish();
-        Fleet { engine, models, kinds }
+        let warm_up = if mode.contains("slo") { LEARNING_SCRAPES } else { WARM_UP_SCRAPES };
+        Fleet { engine, models, kinds, warm_up }
     }
 
     /// Everything relevant is reported, one variant at a time, so that little is held besides.
@@ -127,7 +132,7 @@ impl Fleet {
     /// A fleet that has reported until every window is full.
     pub fn warm(models: usize, kinds: usize, mode: &str) -> Self {
         let mut fleet = Fleet::cold(models, kinds, mode);
-        for scrape in 0..WARM_UP_SCRAPES {
+        for scrape in 0..fleet.warm_up {
             for request in fleet.scrape(scrape, true, true) {
                 fleet.engine.write_v1(&encode(request), at(scrape)).expect("the request is sound");
             }
@@ -142,8 +147,8 @@ impl Fleet {
     }
 
     /// Number of the first scrape after the warm-up.
-    pub fn next_scrape() -> i64 {
-        WARM_UP_SCRAPES
+    pub fn next_scrape(&self) -> i64 {
+        self.warm_up
     }
 
     /// Pods of all variants.

@@ -4,8 +4,13 @@ use crate::client::{Answer, post_form, send};
 use crate::server::*;
 use axum::body::Body;
 use axum::http::Request;
+use inferno_sidecar::config::objects::documents;
+use inferno_sidecar::config::resolve::{Resolved, resolve};
+use inferno_sidecar::publish::exposition::{BoardText, Format, Writer, write_board};
+use inferno_sidecar::runner::Clock;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 async fn metrics(server: &Server, accept: &str) -> Answer {
     let request = Request::builder().uri("/metrics").header("accept", accept).body(Body::empty()).unwrap();
@@ -66,6 +71,63 @@ async fn metrics_come_in_both_formats_and_pass_the_checker() {
     names.dedup();
     assert_eq!(names.len(), all, "each family occurs once");
     check(text.text());
+}
+
+/// A server of so many variants.
+async fn server_of(variants: usize) -> Server {
+    let server = Server::unconfigured().await;
+    let variant = |number| {
+        format!(
+            "apiVersion: llmd.ai/v1alpha1\nkind: VariantAutoscaling\n\
+             metadata: {{name: variant-{number}, namespace: llm, \
+             labels: {{inference.optimization/acceleratorName: H100}}}}\n\
+             spec: {{scaleTargetRef: {{kind: Deployment, name: variant-{number}}}, modelID: org/model-{number}, \
+             variantCost: \"40\"}}\n---\n"
+        )
+    };
+    let yaml: String = (0..variants).map(variant).collect();
+    let resolved = resolve(&documents("many.yaml", &yaml), &Resolved::default());
+    assert!(resolved.problems.is_empty(), "{:?}", resolved.problems.first());
+    server.engine.apply(resolved.snapshot, Arc::from([])).unwrap();
+    server
+}
+
+#[tokio::test]
+async fn metrics_of_many_variants_are_sent_in_pieces_and_whole() {
+    const VARIANTS: usize = 1_000;
+    let server = server_of(VARIANTS).await;
+    let small = metrics(&Server::ready().await, "text/plain").await;
+    assert_eq!(small.header("content-length"), small.body.len().to_string());
+    let large = metrics(&server, "application/openmetrics-text").await;
+    assert_eq!(large.header("transfer-encoding"), "chunked", "{} bytes", large.body.len());
+    let count = |start: &str| large.text().lines().filter(|line| line.starts_with(start)).count();
+    for family in ["inferno_input_healthy{", "inferno_replica_cost_per_hour{"] {
+        assert_eq!(count(family), VARIANTS, "{family}");
+    }
+    assert_eq!(count("inferno_sidecar_variants 1000"), 1, "what the sidecar says of itself comes last");
+    assert!(large.text().ends_with("\n# EOF\n"));
+    check(metrics(&server, "text/plain").await.text());
+}
+
+#[tokio::test]
+async fn an_exposition_is_the_same_in_pieces_of_any_size() {
+    let server = Server::ready().await;
+    let board = server.engine.board();
+    let now = Clock::Wall.reader_now(&board);
+    let mut whole = Writer::new(Format::Text);
+    write_board(&mut whole, &board, now, true);
+    let whole = whole.finish();
+    for bytes in [1, 100, 1_000, usize::MAX] {
+        let (mut writer, mut text) = (Writer::new(Format::Text), BoardText::new(&board, now, true));
+        let mut pieces = Vec::new();
+        while text.write(&mut writer, bytes) {
+            pieces.push(writer.take());
+        }
+        pieces.push(writer.take());
+        let longest = whole.lines().map(str::len).max().unwrap_or_default();
+        assert!(bytes == usize::MAX || pieces.iter().all(|piece| piece.len() <= bytes + 12 * longest));
+        assert_eq!(pieces.concat(), whole, "in pieces of {bytes} bytes");
+    }
 }
 
 /// Has Prometheus's own checker look at the text, where it is installed.
