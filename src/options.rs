@@ -168,8 +168,8 @@ pub struct DemoFlags {
     /// Course of the load.
     #[arg(long, value_enum, default_value = "spike", env = "INFERNO_SCENARIO")]
     pub scenario: Scenario,
-    /// Analyzers that decide: saturation, tokens, model, hybrid, or several joined by +.
-    #[arg(long, value_name = "MODE", default_value = "hybrid", env = "INFERNO_MODE", value_parser = mode)]
+    /// Analyzers that decide: slo, saturation, tokens, model, hybrid, or several joined by +.
+    #[arg(long, value_name = "MODE", default_value = "slo", env = "INFERNO_MODE", value_parser = mode)]
     pub mode: Mode,
     /// Virtual length of the run, e.g. 10m, 90s, 1h30m or a number of seconds.
     #[arg(long, value_name = "DURATION", default_value = "10m", env = "INFERNO_DURATION", value_parser = duration_ms)]

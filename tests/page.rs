@@ -72,7 +72,9 @@ fn the_demo_is_shown_live_in_light_dark_and_on_a_phone() {
     browser.wait_for("document.querySelectorAll('.variant[open] .charts figure').length === 6");
     browser.wait_for("document.querySelector('.plot path').getAttribute('d').includes('V')");
     let inside = browser.text(".variant[open]");
-    for expected in ["llama-8b-l40s", "Time to first token", "SLO", "Deployment", "hybrid", "Premium"] {
+    for expected in
+        ["llama-8b-l40s", "Time to first token", "SLO", "Deployment", "slo", "a replica carries", "Premium"]
+    {
         assert!(inside.contains(expected), "{expected:?} in\n{inside}");
     }
     browser.picture("light");

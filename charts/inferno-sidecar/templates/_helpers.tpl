@@ -128,6 +128,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
     - --record=/var/lib/inferno/recording
     - --record-size={{ .Values.record.size | replace "Gi" "GiB" | replace "Mi" "MiB" }}
     {{- end }}
+    {{- if .Values.state.enabled }}
+    - --state=/var/lib/inferno-state/learned.json
+    {{- end }}
     {{- if .Values.tls.secretName }}
     - --tls-cert-file=/etc/inferno-tls/tls.crt
     - --tls-private-key-file=/etc/inferno-tls/tls.key
@@ -175,6 +178,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- if .Values.record.enabled }}
 - {name: recording, mountPath: /var/lib/inferno}
+{{- end }}
+{{- if .Values.state.enabled }}
+- {name: state, mountPath: /var/lib/inferno-state}
 {{- end }}
 {{- if .Values.tls.secretName }}
 - {name: tls, mountPath: /etc/inferno-tls, readOnly: true}
