@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// Wait before a request that failed is sent again.
 const RETRY: Duration = Duration::from_millis(250);
+/// Share of the time that is left in which the present is to be reached at the speed so far.
+const SHARE_OF_WAIT: f64 = 0.5;
 /// What has reached this close to the present is complete, ms: the rest is streamed.
 const PRESENT_MS: i64 = 500;
 
@@ -82,14 +84,15 @@ impl Backfill {
     async fn fill(&self, engine: &Handle, own: &OwnMetrics, done: &mut Done) -> Result<(), SourceError> {
         configured(engine).await;
         let mut source = Source::new(&self.url, &self.client, &self.metrics);
-        let began = wall_now();
+        let (began, clock) = (wall_now(), Instant::now());
+        let (mut read_ms, mut reading) = (0, Duration::ZERO);
         let start = began - self.span_ms;
         let mut gap_ms = i64::MAX;
         let mut slice_ms = BACKFILL_SLICE_MS;
         let mut from = start;
         let mut is_waited_for = false;
         while !done.is_whole {
-            let now = wall_now();
+            let (now, pass) = (wall_now(), Instant::now());
             let to = (from + slice_ms - 1).min(now);
             match source.read(from, to).await {
                 Ok(series) => {
@@ -112,7 +115,20 @@ impl Backfill {
                 }
                 Err(error) => return Err(error),
             }
+            (read_ms, reading) = (read_ms + to.since(from) + 1, reading + pass.elapsed());
             from = to + 1;
+            let left = self.wait.saturating_sub(clock.elapsed());
+            let reachable_ms = reachable_ms(read_ms, reading, left);
+            let behind_ms = wall_now().since(from);
+            if behind_ms > reachable_ms {
+                // What is newest matters most: cut off on the way, the windows would end in the past.
+                from = wall_now() - reachable_ms;
+                let skipped_s = (behind_ms - reachable_ms) / 1000;
+                tracing::warn!(
+                    skipped_s,
+                    "too much is stored for --backfill-wait; going on with what is newer"
+                );
+            }
             let last_ms = std::mem::replace(&mut gap_ms, wall_now().since(to));
             // A slow server is never caught up with. What came since we began was answered 503, so it is sent again.
             let is_no_nearer = to >= began && gap_ms > last_ms / 2;
@@ -130,6 +146,13 @@ impl Backfill {
         }
         Ok(())
     }
+}
+
+/// Span of stored time that can be read within a share of the time that is left, ms, where `read_ms` of it took so long.
+fn reachable_ms(read_ms: i64, reading: Duration, left: Duration) -> i64 {
+    let per_ms = read_ms as f64 / (reading.as_secs_f64() * 1e3).max(1.0);
+    let reachable_ms = per_ms * left.as_secs_f64() * 1e3 * SHARE_OF_WAIT;
+    (reachable_ms as i64).max(BACKFILL_SLICE_MIN_MS)
 }
 
 /// Waits for the configuration: without it the replay would decide nothing.
