@@ -333,8 +333,8 @@ async fn a_server_that_cannot_be_read_does_not_keep_the_sidecar_from_starting() 
 /// Time that a slow server takes for an answer: longer than what counts as the present.
 const SLOW: Duration = Duration::from_millis(700);
 
-#[tokio::test]
-async fn a_server_that_is_slow_is_not_chased_until_the_wait_is_over() {
+/// The address of a server that answers every remote read with nothing, late.
+async fn slow_server() -> String {
     let answer = || async {
         tokio::time::sleep(SLOW).await;
         // An empty message.
@@ -343,7 +343,20 @@ async fn a_server_that_is_slow_is_not_chased_until_the_wait_is_over() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
     let address = listener.local_addr().expect("a bound socket has an address");
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(any(answer))).await });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn a_server_that_is_slow_is_not_chased_until_the_wait_is_over() {
     let sidecar = Sidecar::start().await;
-    sidecar.fill_span(&format!("http://{address}"), 30_000, Duration::from_secs(600)).await;
+    sidecar.fill_span(&slow_server().await, 30_000, Duration::from_secs(600)).await;
+    assert_eq!(sidecar.metric("inferno_sidecar_backfill_progress_ratio ").await, "1");
+}
+
+#[tokio::test]
+async fn of_more_than_can_be_read_in_time_the_newest_is_read() {
+    let sidecar = Sidecar::start().await;
+    // An hour would take 42 s.
+    sidecar.fill_span(&slow_server().await, 3_600_000, Duration::from_secs(15)).await;
     assert_eq!(sidecar.metric("inferno_sidecar_backfill_progress_ratio ").await, "1");
 }

@@ -1,16 +1,21 @@
 //! How far back there is time to go: where all of the past would take too long, the middle of it is left out.
 
-use crate::limits::{BACKFILL_RECENT_MS, BACKFILL_SAMPLES_MAX};
+use crate::limits::{BACKFILL_RECENT_MS, BACKFILL_SAMPLES_MAX, BACKFILL_SLICE_MIN_MS};
 use std::time::Duration;
 
 /// Share of the longest wait that may be planned for; the rest is for what takes longer than expected.
 const PLANNED: f64 = 0.5;
+
+/// Share of all that is left of the wait in which the newest part must be read, whatever was planned.
+const REACHABLE: f64 = 0.8;
 
 /// Time and samples that the past has cost so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Time left that may be planned for, s.
     left_s: f64,
+    /// Time beside it, for what takes longer than expected, s.
+    reserve_s: f64,
     /// Time and samples of a ms of the past, by the newest slices.
     per_ms: Option<(f64, f64)>,
     samples: f64,
@@ -19,7 +24,8 @@ pub struct Pace {
 impl Pace {
     /// For a start that waits this long.
     pub fn new(wait: Duration) -> Self {
-        Pace { left_s: wait.as_secs_f64() * PLANNED, per_ms: None, samples: 0.0 }
+        let wait_s = wait.as_secs_f64();
+        Pace { left_s: wait_s * PLANNED, reserve_s: wait_s * (1.0 - PLANNED), per_ms: None, samples: 0.0 }
     }
 
     /// Time has passed without anything being read.
@@ -42,8 +48,11 @@ impl Pace {
         let Some((time_s, samples)) = self.per_ms else { return rest_ms };
         // Half a request's worth of samples stays free for slices that hold more than those before.
         let left = BACKFILL_SAMPLES_MAX as f64 * PLANNED - self.samples;
-        let most = (self.left_s / time_s.max(1e-12)).min(left / samples.max(1e-12)).max(0.0);
-        rest_ms.min((most as i64).max(BACKFILL_RECENT_MS))
+        let planned_ms = (self.left_s / time_s.max(1e-12)).min(left / samples.max(1e-12)).max(0.0);
+        // The newest is worth all of the wait; cut off on the way to it, the windows would end in the past.
+        let reachable_ms = (self.left_s + self.reserve_s) * REACHABLE / time_s.max(1e-12);
+        let recent_ms = (reachable_ms as i64).clamp(BACKFILL_SLICE_MIN_MS, BACKFILL_RECENT_MS);
+        rest_ms.min((planned_ms as i64).max(recent_ms))
     }
 }
 
@@ -62,14 +71,21 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_part_where_time_is_short_and_always_the_last_quarter_of_an_hour() {
+    fn the_newest_part_where_time_is_short() {
         let mut pace = Pace::new(Duration::from_secs(30));
         pace.note(MINUTE_MS, 1000, Duration::from_millis(500));
         let affordable = pace.affordable_ms(119 * MINUTE_MS);
         assert!((28 * MINUTE_MS..=30 * MINUTE_MS).contains(&affordable), "{affordable}");
-        pace.note(MINUTE_MS, 1000, Duration::from_secs(20));
-        assert_eq!(pace.affordable_ms(118 * MINUTE_MS), BACKFILL_RECENT_MS);
-        assert_eq!(pace.affordable_ms(5 * MINUTE_MS), 5 * MINUTE_MS);
+        pace.wait(Duration::from_secs(12));
+        assert_eq!(
+            pace.affordable_ms(118 * MINUTE_MS),
+            BACKFILL_RECENT_MS,
+            "the last quarter of an hour takes 8 s"
+        );
+        pace.wait(Duration::from_secs(12));
+        let affordable = pace.affordable_ms(118 * MINUTE_MS);
+        assert!(affordable < 10 * MINUTE_MS, "cut off, the windows would end in the past: {affordable}");
+        assert_eq!(pace.affordable_ms(MINUTE_MS), MINUTE_MS);
     }
 
     #[test]
