@@ -49,6 +49,8 @@ const SET_BACK_MS: i64 = 150_000;
 /// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
 /// minutes under one load may be too large.
 const TRUST_MS: i64 = 300_000;
+/// How far a replica's newest samples may lie behind the newest of all while bins wait for them, ms.
+const LAG_MAX_MS: i64 = 30_000;
 /// Bins that must have been seen before anything is asked for.
 const READY_BINS: i64 = 6;
 /// Standard deviations of the load's own noise to be ready for while no surge has been seen.
@@ -70,8 +72,6 @@ pub struct ModelMemory {
     /// In order of their identities.
     replicas: Vec<Tracked>,
     held_back: f64,
-    /// The span that the newest arrivals were counted for, and their number.
-    newest: Option<(TimeMs, f64)>,
     requests: Requests,
     first: Option<TimeMs>,
     at: Option<TimeMs>,
@@ -81,8 +81,6 @@ pub struct ModelMemory {
     surges: Surges,
     /// What surges ask for, as a factor over the rate that arrives.
     surge: Option<f64>,
-    /// Arrivals less than none so far: samples of different moments; later ones make up for it.
-    debt: f64,
 }
 
 /// What one model shows now.
@@ -161,13 +159,22 @@ impl ModelMemory {
         }
         let first = *self.first.get_or_insert(shown.at);
         let is_settled = shown.at.since(first) >= SETTLED_MS;
-        let mut arrived = shown.held_back - self.held_back;
+        // What the scheduler lets go arrives at a replica, so that its queue may count less than nothing.
+        let held_back = shown.held_back - self.held_back;
+        match self.at {
+            Some(before) if before < shown.at => self.arrivals.add(before, shown.at, held_back),
+            Some(before) if before == shown.at && held_back != 0.0 => {
+                self.arrivals.add(before - BIN_MS, before, held_back);
+            }
+            _ => (),
+        }
         self.held_back = shown.held_back;
         for now in shown.replicas {
-            arrived += self.observe_replica(now, is_settled, variants);
+            self.observe_replica(now, is_settled, variants);
         }
         self.replicas.retain_mut(|replica| replica.outlasts(shown.at));
-        self.count(shown.at, arrived);
+        let newest = |replica: &ReplicaTotals| replica.at.max(shown.at - LAG_MAX_MS);
+        self.arrivals.close(shown.replicas.iter().map(newest).min().unwrap_or(shown.at));
         if let Some(request) = shown.request {
             let count = |sum: (f64, f64), replica: &ReplicaTotals| {
                 (sum.0 + replica.prompt_tokens, sum.1 + replica.cached_tokens)
@@ -177,58 +184,28 @@ impl ModelMemory {
         self.at = self.at.max(Some(shown.at));
     }
 
-    /// Counts arrivals until `at`. What comes late for the newest moment is added to it.
-    fn count(&mut self, at: TimeMs, arrived: f64) {
-        let Some(until) = self.at else {
-            self.debt += arrived;
-            return;
-        };
-        if at < until {
-            // Whoever was ahead has gone, or the clock was set back: no time passes in which these could have come.
-            return;
-        }
-        let (from, before) = match self.newest {
-            Some(newest) if at == until => newest,
-            _ if at == until => {
-                self.debt += arrived;
-                return;
-            }
-            _ => (until, self.debt),
-        };
-        let total = before + arrived;
-        let counted = if at > until { 0.0 } else { before.max(0.0) };
-        self.arrivals.add(from, at, total.max(0.0) - counted);
-        self.newest = Some((from, total));
-        self.debt = total.min(0.0);
-    }
-
-    /// Takes in one replica; returns how many requests arrived at it.
-    fn observe_replica(
-        &mut self,
-        now: &ReplicaTotals,
-        is_settled: bool,
-        variants: &mut [VariantMemory],
-    ) -> f64 {
+    /// Takes in one replica.
+    fn observe_replica(&mut self, now: &ReplicaTotals, is_settled: bool, variants: &mut [VariantMemory]) {
         let variant = variants.get_mut(now.variant as usize);
         let at = match self.replicas.binary_search_by_key(&now.id, |replica| replica.now.id) {
             Ok(at) => at,
             Err(at) => {
                 self.replicas.insert(at, Tracked::new(now));
                 if !is_settled {
-                    return 0.0;
+                    return;
                 }
                 if let Some(variant) = variant {
                     variant.note_started(now.at);
                 }
-                // What it holds has come to it. What it completed may be of a long past that nobody saw.
-                return now.inside;
+                // What it holds has come to it.
+                return self.replicas[at].add(now.inside, &mut self.arrivals);
             }
         };
         let replica = &mut self.replicas[at];
         if replica.silent_since.is_some() {
             // What happened meanwhile is not what arrives now.
             *replica = Tracked::new(now);
-            return 0.0;
+            return;
         }
         let before = std::mem::replace(&mut replica.now, *now);
         replica.is_shown = true;
@@ -245,7 +222,7 @@ impl ModelMemory {
             self.requests.prompts.note(prompts.0, prompts.1);
             replica.learn(variant, self.requests.shape().as_ref());
         }
-        now.finished - before.finished + now.inside - before.inside
+        replica.count(&before, &mut self.arrivals);
     }
 
     /// The average request, once known.
@@ -403,6 +380,36 @@ mod tests {
     #[test]
     fn arrivals_are_what_completes_while_nothing_changes() {
         assert!((arriving(|_| true, 0.0) - 4.0).abs() < 1e-9);
+    }
+
+    /// Highest short-term rate of two replicas that get two requests per second each, scraped every 12 s, the second one
+    /// `apart_ms` after the first; each scrape of each is a request of its own.
+    fn highest(apart_ms: i64) -> f64 {
+        let mut model = ModelMemory::default();
+        let mut both = [ReplicaTotals::default(); 2];
+        let mut highest = 0.0_f64;
+        for scrape in 0..50 {
+            for (index, late_ms) in [0, apart_ms].into_iter().enumerate() {
+                let at = TimeMs(scrape * 12_000 + late_ms);
+                let finished = 2.0 * at.0 as f64 / 1000.0;
+                both[index] =
+                    ReplicaTotals { id: (index as u32, 0), at, finished, ..ReplicaTotals::default() };
+                let reported = if scrape == 0 { &both[..=index] } else { &both[..] };
+                let shown = Shown { replicas: reported, held_back: 0.0, request: None, at };
+                model.observe(&shown, &mut [VariantMemory::default()]);
+                let bins = model.arrivals.since(12, 12).map(|bin| bin * 1000.0 / BIN_MS as f64);
+                highest = highest.max(if scrape < 10 { 0.0 } else { bins.fold(0.0, f64::max) });
+            }
+        }
+        highest
+    }
+
+    #[test]
+    fn when_each_replica_is_scraped_is_no_surge() {
+        for apart_ms in [0, 40, 1_000, 6_000, 11_000] {
+            let rate = highest(apart_ms);
+            assert!((rate - 4.0).abs() < 1e-6, "{apart_ms} ms apart: {rate}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ const VARIANTS: usize = 100;
 /// Scrape interval, ms.
 const SCRAPE_MS: i64 = 12_000;
 /// Scrapes before counts are looked at, and in all.
-const SCRAPES: (i64, i64) = (15, 40);
+const SCRAPES: (i64, i64) = (150, 300);
 /// When the load begins.
 const START: TimeMs = TimeMs(1_767_225_600_000);
 /// Requests that a pod completes per second, by how much that swings, and over which time, s.

@@ -27,6 +27,8 @@ pub struct Arrivals {
     bins: VecDeque<f64>,
     /// Index of the newest bin on the axis of sample time.
     newest: i64,
+    /// Bins before the newest for which samples are still to come.
+    open: i64,
 }
 
 /// A straight line through the recent rates.
@@ -77,17 +79,29 @@ impl Arrivals {
 
     /// Mean rate over `bins` full bins, as of `back` full bins ago, per s; 0 without any.
     fn mean_per_s(&self, back: usize, bins: usize) -> f64 {
-        let (sum, count) = self
-            .closed()
-            .skip(back)
-            .take(bins)
-            .fold((0.0, 0.0), |(sum, n), bin| (sum + bin.max(0.0), n + 1.0));
-        if count == 0.0 { 0.0 } else { sum * 1000.0 / (count * BIN_MS as f64) }
+        let (sum, count) =
+            self.closed().skip(back).take(bins).fold((0.0_f64, 0.0), |(sum, n), bin| (sum + bin, n + 1.0));
+        if count == 0.0 { 0.0 } else { sum.max(0.0) * 1000.0 / (count * BIN_MS as f64) }
+    }
+
+    /// Says that everything until `until` has been added: bins are full up to there, but never the newest one.
+    pub fn close(&mut self, until: TimeMs) {
+        self.open = (self.newest - until.0.div_euclid(BIN_MS)).max(0);
+    }
+
+    /// Index of the newest full bin.
+    pub fn newest_full(&self) -> i64 {
+        self.newest - self.open - 1
+    }
+
+    /// Bins at the end that are not full.
+    fn unfinished(&self) -> usize {
+        self.open as usize + 1
     }
 
     /// Full bins, newest first.
     fn closed(&self) -> impl Iterator<Item = f64> + '_ {
-        self.bins.iter().rev().skip(1).copied()
+        self.bins.iter().rev().skip(self.unfinished()).copied()
     }
 
     /// Variance of the counts over their mean, after the slow changes are taken out by differences; 1 for
@@ -143,13 +157,8 @@ impl Arrivals {
 
     /// Bins from `back` full bins ago on, oldest first, `count` of them.
     pub fn since(&self, back: usize, count: usize) -> impl Iterator<Item = f64> + Clone + '_ {
-        let full = self.bins.len().saturating_sub(1);
+        let full = self.bins.len().saturating_sub(self.unfinished());
         self.bins.iter().take(full).skip(full.saturating_sub(back)).take(count).map(|bin| bin.max(0.0))
-    }
-
-    /// Index of the newest full bin.
-    pub fn newest_full(&self) -> i64 {
-        self.newest - 1
     }
 }
 

@@ -1,5 +1,6 @@
 //! One replica of a model: what it has counted, and how it is followed over time.
 
+use super::arrivals::{Arrivals, BIN_MS};
 use super::capacity::Shape;
 use super::variant::VariantMemory;
 use crate::units::TimeMs;
@@ -75,11 +76,51 @@ pub(super) struct Tracked {
     pub is_shown: bool,
     /// Since when it has not reported.
     pub silent_since: Option<TimeMs>,
+    /// Time of its first samples.
+    first: TimeMs,
+    arrived: Arrived,
+}
+
+/// What has arrived between the two newest moments at which a source was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Arrived {
+    from: TimeMs,
+    to: TimeMs,
+    /// Less than none where samples are of different moments; later ones make up for it.
+    total: f64,
 }
 
 impl Tracked {
     pub fn new(now: &ReplicaTotals) -> Self {
-        Tracked { now: *now, whole: *now, learned: *now, is_shown: true, silent_since: None }
+        let arrived = Arrived { from: now.at - BIN_MS, to: now.at, total: 0.0 };
+        let (first, whole, learned) = (now.at, *now, *now);
+        Tracked { now: *now, whole, learned, is_shown: true, silent_since: None, first, arrived }
+    }
+
+    /// Counts what has arrived at it since `before`, over the time between its own samples, whenever those of others
+    /// came. What it completed until its first samples may be of a long past that nobody saw.
+    pub fn count(&mut self, before: &ReplicaTotals, arrivals: &mut Arrivals) {
+        let now = &self.now;
+        let finished = if now.at == self.first { 0.0 } else { now.finished - before.finished };
+        self.add(finished + now.inside - before.inside, arrivals);
+    }
+
+    /// Counts requests that have come to it until now.
+    pub fn add(&mut self, count: f64, arrivals: &mut Arrivals) {
+        let (at, newest) = (self.now.at, &mut self.arrived);
+        if at < newest.to {
+            // The clock was set back: no time passes in which these could have come.
+            return;
+        }
+        if at > newest.to {
+            *newest = Arrived { from: newest.to, to: at, total: newest.total.min(0.0) };
+        }
+        let counted = newest.total.max(0.0);
+        newest.total += count;
+        let more = newest.total.max(0.0) - counted;
+        if more != 0.0 {
+            arrivals.add(newest.from, at, more);
+        }
     }
 
     /// Whether it is to be remembered, after all that report were seen.
