@@ -68,7 +68,9 @@ fn two_hours_bring_back_count_capacity_and_headroom_and_a_quarter_of_an_hour_the
             println!("  {minutes:3} min {found:.2?}");
             assert!(after["decision"]["fallback"].is_null(), "it need not learn anew: {after}");
             assert_eq!(after["learned"]["isLearned"], true, "{after}");
-            assert!((found[1] / expected[1] - 1.0).abs() < 0.03, "capacity: {found:?} for {expected:?}");
+            // What measured first tokens correct is remembered for hours.
+            let error = if minutes == 120 { 0.03 } else { 0.06 };
+            assert!((found[1] / expected[1] - 1.0).abs() < error, "capacity: {found:?} for {expected:?}");
             if after["learned"]["startupIsMeasured"] == true {
                 assert!((found[4] - expected[4]).abs() <= 5.0, "start-up: {found:?} for {expected:?}");
             }
