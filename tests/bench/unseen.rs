@@ -227,14 +227,14 @@ fn main() {
     scenarios.extend(CLIENTS.iter().map(Clients::scenario));
     let policies = ["oracle", "slo"].map(|name| PolicyName::parse(name).expect("it is a policy"));
     let results = run_all(&scenarios, &policies, &|_| ());
-    println!("{:<56} {:>9} {:>9} {:>14}", "load", "oracle", "slo", "hours / oracle");
+    println!("{:<68} {:>9} {:>9} {:>14}", "load", "oracle", "slo", "hours / oracle");
     let (mut sums, mut worst) = ((0.0, 0.0), 1.0_f64);
     for (index, (scenario, outcomes)) in scenarios.iter().zip(&results).enumerate() {
         let [oracle, slo] = [0, 1].map(|policy| outcomes[policy].as_ref().expect("it can be configured"));
         let ratio = slo.replica_hours / oracle.replica_hours;
         let name = if index < recorded { scenario.name() + ", backwards" } else { scenario.name() };
         let [held, attained] = [oracle, slo].map(|outcome| 100.0 * outcome.attainment());
-        println!("{name:<56} {held:>8.1}% {attained:>8.1}% {ratio:>14.2}");
+        println!("{name:<68} {held:>8.1}% {attained:>8.1}% {ratio:>14.2}");
         sums = (sums.0 + slo.attainment(), sums.1 + ratio);
         worst = worst.min(slo.attainment());
     }
