@@ -49,8 +49,6 @@ const SET_BACK_MS: i64 = 150_000;
 /// How long a model must have been watched before fewer replicas are asked for, ms: a capacity learned from a few
 /// minutes under one load may be too large.
 const TRUST_MS: i64 = 300_000;
-/// How far a replica's newest samples may lie behind the newest of all while bins wait for them, ms.
-const LAG_MAX_MS: i64 = 30_000;
 /// Bins that must have been seen before anything is asked for.
 const READY_BINS: i64 = 6;
 /// Standard deviations of the load's own noise to be ready for while no surge has been seen.
@@ -173,8 +171,8 @@ impl ModelMemory {
             self.observe_replica(now, is_settled, variants);
         }
         self.replicas.retain_mut(|replica| replica.outlasts(shown.at));
-        let newest = |replica: &ReplicaTotals| replica.at.max(shown.at - LAG_MAX_MS);
-        self.arrivals.close(shown.replicas.iter().map(newest).min().unwrap_or(shown.at));
+        let known = self.replicas.iter().filter_map(|replica| replica.known_until(shown.at)).min();
+        self.arrivals.close(known.unwrap_or(shown.at));
         if let Some(request) = shown.request {
             let count = |sum: (f64, f64), replica: &ReplicaTotals| {
                 (sum.0 + replica.prompt_tokens, sum.1 + replica.cached_tokens)
@@ -382,15 +380,15 @@ mod tests {
         assert!((arriving(|_| true, 0.0) - 4.0).abs() < 1e-9);
     }
 
-    /// Highest short-term rate of two replicas that get two requests per second each, scraped every 12 s, the second one
-    /// `apart_ms` after the first; each scrape of each is a request of its own.
-    fn highest(apart_ms: i64) -> f64 {
+    /// Lowest rate that arrives, and highest in any bin, of two replicas that get two requests per second each, scraped every
+    /// minute, the second one `apart_ms` after the first; each scrape of each is a request of its own.
+    fn extremes(apart_ms: i64) -> (f64, f64) {
         let mut model = ModelMemory::default();
         let mut both = [ReplicaTotals::default(); 2];
-        let mut highest = 0.0_f64;
+        let (mut lowest, mut highest) = (f64::INFINITY, 0.0_f64);
         for scrape in 0..50 {
             for (index, late_ms) in [0, apart_ms].into_iter().enumerate() {
-                let at = TimeMs(scrape * 12_000 + late_ms);
+                let at = TimeMs(scrape * 60_000 + late_ms);
                 let finished = 2.0 * at.0 as f64 / 1000.0;
                 both[index] =
                     ReplicaTotals { id: (index as u32, 0), at, finished, ..ReplicaTotals::default() };
@@ -398,17 +396,20 @@ mod tests {
                 let shown = Shown { replicas: reported, held_back: 0.0, request: None, at };
                 model.observe(&shown, &mut [VariantMemory::default()]);
                 let bins = model.arrivals.since(12, 12).map(|bin| bin * 1000.0 / BIN_MS as f64);
-                highest = highest.max(if scrape < 10 { 0.0 } else { bins.fold(0.0, f64::max) });
+                if scrape >= 10 {
+                    highest = highest.max(bins.fold(0.0, f64::max));
+                    lowest = lowest.min(model.arrivals.arriving_per_s(0, 1.0));
+                }
             }
         }
-        highest
+        (lowest, highest)
     }
 
     #[test]
-    fn when_each_replica_is_scraped_is_no_surge() {
-        for apart_ms in [0, 40, 1_000, 6_000, 11_000] {
-            let rate = highest(apart_ms);
-            assert!((rate - 4.0).abs() < 1e-6, "{apart_ms} ms apart: {rate}");
+    fn when_each_replica_is_scraped_is_no_surge_and_no_lull() {
+        for apart_ms in [0, 40, 1_000, 30_000, 59_000] {
+            let (lowest, highest) = extremes(apart_ms);
+            assert!(lowest > 3.99 && highest < 4.01, "{apart_ms} ms apart: {lowest}, {highest}");
         }
     }
 

@@ -9,6 +9,8 @@ use crate::units::TimeMs;
 const LEARN_MS: (i64, i64) = (10_000, 60_000);
 /// Prompts that are enough for the shorter span.
 const LEARN_PROMPTS: f64 = 20.0;
+/// Longest time between two samples of a replica that the others are made to wait for, ms.
+const INTERVAL_MAX_MS: i64 = 60_000;
 /// How long a replica that is silent is remembered, ms: until then it is not taken for a new one.
 const SILENT_MS: i64 = 600_000;
 
@@ -129,6 +131,13 @@ impl Tracked {
             return true;
         }
         at.since(*self.silent_since.get_or_insert(at)) < SILENT_MS
+    }
+
+    /// Until when it has told what arrived: its newest samples, unless they should have been followed by others long
+    /// ago. `None` while it is silent.
+    pub fn known_until(&self, at: TimeMs) -> Option<TimeMs> {
+        let interval_ms = self.arrived.to.since(self.arrived.from).clamp(BIN_MS, INTERVAL_MAX_MS);
+        self.silent_since.is_none().then(|| self.arrived.to.max(at - 2 * interval_ms))
     }
 
     /// Lets the fit learn once the span since the last time is long enough: prompts are counted when they end, so
